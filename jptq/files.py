@@ -1,0 +1,100 @@
+"""Files that are either whole or absent, and digests of their content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jptq.errors import StorageError
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that replaces it on success.
+
+    A failure of any kind (full disk, exception, signal) leaves ``path`` as it was.
+
+    Raises:
+      StorageError: The operating system refused to write.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+    except OSError as error:
+        raise _refused(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        # mkstemp makes private files; results are as readable as any other file of the user.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        raise _refused(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, in a stable form: two results are equal if their bytes are."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+      StorageError: The file is absent or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}", why=error.strerror or str(error)) from error
+    except ValueError as error:
+        raise StorageError(f"{path} is not JSON", why=str(error)) from error
+
+
+def digest(*parts: bytes | str | Path) -> str:
+    """Return a SHA-256 hex digest over strings, bytes and the content of paths."""
+    whole = hashlib.sha256()
+    for part in parts:
+        one = hashlib.sha256()
+        if isinstance(part, Path):
+            with part.open("rb") as handle:
+                while chunk := handle.read(1 << 20):
+                    one.update(chunk)
+        else:
+            one.update(part.encode() if isinstance(part, str) else part)
+        whole.update(one.digest())
+    return whole.hexdigest()
+
+
+def _refused(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"cannot write {path}",
+        why=error.strerror or str(error),
+        hint="free space or choose another --out",
+    )

@@ -1,0 +1,1 @@
+"""Pure arithmetic: element types, scales, fake quantization."""
