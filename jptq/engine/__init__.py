@@ -1,0 +1,8 @@
+"""ONNX graphs as JAX programs: lowering, running over samples, segments with cached prefixes."""
+
+from jptq.engine.lower import lower
+from jptq.engine.program import Program, table_quantizer
+from jptq.engine.runner import Packed, Runner
+from jptq.engine.trace import Forward, trace
+
+__all__ = ["Forward", "Packed", "Program", "Runner", "lower", "table_quantizer", "trace"]

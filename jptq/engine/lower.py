@@ -1,0 +1,537 @@
+"""Lower a graph for concrete shapes: fold what is known, choose functions and layouts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jptq import ops
+from jptq.engine import layouts, subgraphs
+from jptq.engine.fold import fold
+from jptq.engine.layouts import Perm
+from jptq.engine.program import Operand, Program, Step, WeightSlot
+from jptq.errors import ModelError, ShapeError, StaticInputError, UnsupportedOpError
+from jptq.ir.model import Model, Node
+from jptq.ops.registry import Lowering, Op
+from jptq.ops.traits import Layout
+from jptq.quant.plan import Plan
+
+Spec = jax.ShapeDtypeStruct
+
+
+class _NeedsValueError(Exception):
+    """An operator needs the value of a tensor that depends on these graph inputs."""
+
+    def __init__(self, inputs: frozenset[str], error: StaticInputError) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.error = error
+
+
+def lower(
+    model: Model,
+    example: Mapping[str, np.ndarray | Spec],
+    *,
+    plan: Plan | None = None,
+    platform: str | None = None,
+    prefer: Mapping[str, str] | None = None,
+) -> Program:
+    """Return the program of a graph for the shapes of an example.
+
+    Args:
+      model: Float or calibrated graph.
+      example: One value (or shape and dtype) per graph input; values are only used if an
+        operator needs them while tracing.
+      plan: The quantizers of a calibrated graph; without it HzCalibration nodes pass their input.
+      platform: "cpu", "gpu" or "tpu"; the default backend if None.
+      prefer: ``{operator: lowering}`` to force; "default" is the operator's own function.
+
+    Raises:
+      UnsupportedOpError: Operators or attributes without an implementation, all at once.
+      StaticInputError: A value is needed that the example does not hold.
+      ShapeError: Shapes do not fit, with the node's name.
+    """
+    _refuse_unsupported(model)
+    bound: dict[str, np.ndarray] = {}
+    while True:
+        try:
+            return _Lowering(model, example, bound, plan, platform, prefer).program()
+        except _NeedsValueError as need:
+            new = sorted(need.inputs - set(bound))
+            values = {name: example[name] for name in new}
+            if not new or not all(isinstance(v, np.ndarray) for v in values.values()):
+                raise need.error from None
+            bound.update({name: np.asarray(value) for name, value in values.items()})
+
+
+def find_op(model: Model, node: Node) -> Op | None:
+    """Return the operator that a node means under the model's opsets."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    return ops.find(domain, node.op, model.opset(node.domain))
+
+
+def _refuse_unsupported(model: Model) -> None:
+    missing: dict[str, list[str]] = {}
+    for owner, node in subgraphs.walk(model):
+        if node.is_calibration:
+            continue
+        entry = find_op(owner, node)
+        if entry is None:
+            domain = f"{node.domain}::" if node.domain else ""
+            missing.setdefault(f"{domain}{node.op}-{owner.opset(node.domain)}", []).append(
+                node.name
+            )
+            continue
+        for name in sorted(set(node.attributes) - set(entry.attributes)):
+            if not entry.open_attributes:
+                missing.setdefault(f"{node.op} attribute {name!r}", []).append(node.name)
+    if missing:
+        listed = "; ".join(
+            f"{what} ({len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for what, names in sorted(missing.items())
+        )
+        raise UnsupportedOpError(
+            f"{len(missing)} operators of the model are not supported",
+            where=listed,
+            hint="replace or cut them (--output_node), or report the operator",
+        )
+
+
+class _Lowering:
+    """One attempt at lowering; `program` runs it."""
+
+    def __init__(
+        self,
+        model: Model,
+        example: Mapping[str, np.ndarray | Spec],
+        bound: Mapping[str, np.ndarray],
+        plan: Plan | None,
+        platform: str | None,
+        prefer: Mapping[str, str] | None,
+    ) -> None:
+        self.model = model
+        self.plan = plan
+        self.platform = platform or jax.default_backend()
+        self.prefer = prefer or {}
+        self.known: dict[str, np.ndarray] = dict(model.initializers) | dict(bound)
+        self.bound = tuple(bound)
+        self.specs: dict[str, Spec] = {}
+        self.perms: dict[str, Perm] = {}
+        self.depends: dict[str, frozenset[str]] = {}
+        self.quantized: dict[str, tuple[str, int, int | None]] = {}  # output: (weight, k, axis)
+        self.slots: dict[str, WeightSlot] = {}
+        self.steps: list[Step] = []
+        for tensor in model.inputs:
+            if tensor.name not in example:
+                raise ShapeError("no example for a graph input", where=tensor.name)
+            given = example[tensor.name]
+            self.specs[tensor.name] = Spec(given.shape, given.dtype)
+            self.perms[tensor.name] = layouts.canonical(len(given.shape))
+            self.depends[tensor.name] = frozenset((tensor.name,))
+
+    def program(self) -> Program:
+        for node in self.model.nodes:
+            if node.is_calibration:
+                self._calibration(node)
+            else:
+                self._operator(node)
+        fed = tuple(n for n in self.model.input_names if n not in self.bound)
+        missing = [
+            n for n in self.model.output_names if n not in self.specs and n not in self.known
+        ]
+        if missing:
+            raise ModelError("nothing computes a graph output", where=", ".join(missing))
+        for name in self.model.output_names:
+            if name in self.quantized:
+                raise ModelError("a graph output is a quantized constant", where=name)
+        shapes = {n: tuple(v.shape) for n, v in self.known.items()}
+        shapes |= {n: tuple(s.shape) for n, s in self.specs.items()}
+        dtypes = {n: np.dtype(v.dtype) for n, v in self.known.items()}
+        dtypes |= {n: np.dtype(s.dtype) for n, s in self.specs.items()}
+        return Program(
+            steps=tuple(self.steps),
+            inputs=fed,
+            outputs=self.model.output_names,
+            constants={n: self.known[n] for n in self.model.output_names if n in self.known},
+            weights={s.tensor: self.known[s.tensor] for s in self.slots.values()},
+            slots=self.slots,
+            plan=self.plan,
+            shapes=shapes,
+            dtypes=dtypes,
+            static_inputs=self.bound,
+        )
+
+    def _calibration(self, node: Node) -> None:
+        source, output = node.inputs[0], node.outputs[0]
+        index = self.plan.index.get(node.name) if self.plan is not None else None
+        axis = (
+            self.plan.calibrations[index].axis
+            if self.plan is not None and index is not None
+            else None
+        )
+        if source in self.known and source not in self.bound:
+            if index is None:
+                self.known[output] = self.known[source]
+            else:
+                value = self.known[source]
+                self.quantized[output] = (
+                    source,
+                    index,
+                    None if axis is None else axis % value.ndim,
+                )
+                self.specs[output] = Spec(value.shape, value.dtype)
+                self.depends[output] = frozenset()
+            return
+        perm = self.perms[source]
+        self.specs[output], self.perms[output] = self.specs[source], perm
+        self.depends[output] = self.depends[source]
+        self.steps.append(
+            Step(
+                node=node.name,
+                op=node.op,
+                operands=(Operand(value=source, perm=perm),),
+                outputs=(output,),
+                perms=(perm,),
+                function=None if index is not None else _identity,
+                calibration=index,
+                axis=None if axis is None else layouts.axis_position(axis, perm),
+                vector=int(np.prod(self.specs[source].shape)),
+            )
+        )
+
+    def _operator(self, node: Node) -> None:
+        entry = find_op(self.model, node)
+        assert entry is not None  # refused before
+        bodies = {k: v for k, v in node.attributes.items() if isinstance(v, Model)}
+        captured = sorted({n for body in bodies.values() for n in subgraphs.captures(body)})
+        names = [*node.inputs, *captured]
+        attributes = {
+            k: v for k, v in node.attributes.items() if k in entry.attributes and k not in bodies
+        }
+        if entry.counts_outputs:
+            attributes["n_outputs"] = len(node.outputs)
+        if all(not n or n in self.known for n in names) and not bodies:
+            values = [self.known[n] if n else None for n in node.inputs]
+            for name, value in zip(
+                node.outputs, self._guard(node, fold, entry, values, attributes), strict=False
+            ):
+                if name:
+                    self.known[name] = value
+            return
+
+        static = {}
+        for i, name in enumerate(node.inputs):
+            if name and entry.is_static(i):
+                static[i] = self._static_value(node, entry, i)
+        function: Callable[..., Any] = functools.partial(entry.function, **attributes)
+        if bodies:
+            function = subgraphs.bind(
+                function, bodies, captured, len(node.inputs), self.model, self.platform
+            )
+        specs = [self._spec(n) if n else None for n in names]
+        dynamic = [i for i, n in enumerate(names) if n and i not in static]
+        abstract = self._guard(
+            node, _abstract, function, [specs[i] for i in dynamic], dynamic, static, len(names)
+        )
+        depends = frozenset().union(*(self.depends.get(names[i], frozenset()) for i in dynamic))
+        chosen = self._choose(entry, specs, static, attributes)
+        operands, perms, bound = self._arrange(
+            entry, chosen, names, specs, static, abstract, attributes
+        )
+        for name, spec in zip(node.outputs, abstract, strict=False):
+            if name:
+                self.specs[name] = Spec(spec.shape, spec.dtype)
+                self.depends[name] = depends
+        for name, perm in zip(node.outputs, perms, strict=False):
+            if name:
+                self.perms[name] = perm
+        macs, vector = self._cost(entry, specs, abstract, attributes)
+        if chosen is None:
+            call = functools.partial(entry.function, **bound) if not bodies else function
+        else:
+            call = functools.partial(chosen.function, **bound)
+        self.steps.append(
+            Step(
+                node=node.name,
+                op=node.op,
+                operands=tuple(operands),
+                outputs=node.outputs[: len(perms)],
+                perms=tuple(perms[: len(node.outputs)]),
+                function=_as_tuple(call),
+                macs=macs,
+                vector=vector,
+            )
+        )
+
+    def _guard(self, node: Node, call: Callable[..., Any], *args: Any) -> Any:
+        """Run ``call``; shape faults found on the way get the node's name."""
+        try:
+            return call(*args)
+        except StaticInputError as error:
+            raise StaticInputError(
+                error.what, where=f"node {node.name!r} ({node.op})", why=error.why, hint=error.hint
+            ) from error
+        except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+            shapes = ", ".join(str(tuple(self._spec(n).shape)) if n else "-" for n in node.inputs)
+            raise ShapeError(
+                f"{node.op} does not fit its inputs",
+                where=f"node {node.name!r}, input shapes {shapes}",
+                why=str(error).strip().splitlines()[0]
+                if str(error).strip()
+                else type(error).__name__,
+            ) from error
+
+    def _spec(self, name: str) -> Spec:
+        if name in self.specs and name not in self.bound:
+            return self.specs[name]
+        value = self.known[name]
+        return Spec(value.shape, value.dtype)
+
+    def _static_value(self, node: Node, entry: Op, index: int) -> np.ndarray:
+        name = node.inputs[index]
+        if name in self.known:
+            return self.known[name]
+        if name in self.quantized:
+            return self.known[self.quantized[name][0]]
+        inputs = self.depends[name]
+        raise _NeedsValueError(
+            inputs,
+            StaticInputError(
+                f"{node.op} needs {entry.inputs[index]!r} while tracing",
+                where=f"node {node.name!r}",
+                why=f"it is computed from graph input {', '.join(sorted(inputs))}, so shapes are unknown",
+                hint="give an example value for that input",
+            ),
+        )
+
+    def _choose(
+        self,
+        entry: Op,
+        specs: list[Spec | None],
+        static: Mapping[int, np.ndarray],
+        attributes: Mapping[str, Any],
+    ) -> Lowering | None:
+        wanted = self.prefer.get(entry.name)
+        if wanted == "default":
+            return None
+        shown = [static.get(i, s) for i, s in enumerate(specs)]
+        for lowering in entry.lowerings:
+            if lowering.platform not in ("", self.platform) or wanted not in (None, lowering.name):
+                continue
+            if lowering.when(*shown, **attributes):
+                return lowering
+        return None
+
+    def _arrange(
+        self,
+        entry: Op,
+        chosen: Lowering | None,
+        names: list[str],
+        specs: list[Spec | None],
+        static: Mapping[int, np.ndarray],
+        abstract: tuple[Spec, ...],
+        attributes: dict[str, Any],
+    ) -> tuple[list[Operand], list[Perm], dict[str, Any]]:
+        """Decide the order of axes of operands and outputs; return the attributes to match."""
+        static = dict(static)
+        attributes = dict(attributes)
+        prepare: dict[int, Callable[..., Any]] = {}
+        wants: dict[int, Perm] = {}
+        outs = [layouts.canonical(len(spec.shape)) for spec in abstract]
+        flowing = [i for i, n in enumerate(names) if n and i not in static and n in self.perms]
+        layout = entry.traits.layout
+        if chosen is not None and chosen.channels_last:
+            wants[0] = layouts.channels_last(len(specs[0].shape)) if specs[0] is not None else ()
+            outs = [layouts.channels_last(len(spec.shape)) for spec in abstract]
+        elif chosen is None and layout is Layout.ELEMENTWISE and len(abstract) == 1:
+            rank = len(abstract[0].shape)
+            if any(self._is_last(names[i], rank) for i in flowing):
+                outs = [layouts.channels_last(rank)]
+                for i, spec in enumerate(specs):
+                    if (
+                        spec is None
+                        or i in static
+                        or (int(np.prod(spec.shape)) == 1 and i not in flowing)
+                    ):
+                        continue
+                    if i in flowing and len(spec.shape) == rank:
+                        wants[i] = outs[0]
+                    else:
+                        prepare[i] = functools.partial(layouts.broadcast, rank=rank, want=outs[0])
+        elif chosen is None and layout is Layout.AXES and flowing:
+            rank = len(specs[flowing[0]].shape)  # type: ignore[union-attr]
+            if any(self._is_last(names[i], rank) for i in flowing):
+                perm = layouts.channels_last(rank)
+                remapped = self._renumber(entry, perm, static, attributes, abstract)
+                if remapped is not None:
+                    static, attributes, outs = remapped
+                    for i, spec in enumerate(specs):
+                        if spec is not None and i not in static and len(spec.shape) == rank:
+                            wants[i] = perm
+                            if i not in flowing:
+                                prepare[i] = functools.partial(
+                                    layouts.broadcast, rank=rank, want=perm
+                                )
+        elif chosen is None and layout is Layout.PERMUTE and flowing:
+            have = self.perms[names[0]]
+            perm = tuple(attributes.get("perm") or range(len(have) - 1, -1, -1))
+            wants[0] = have
+            # Logical axis j of the output is perm[j] of the input: keep memory as it is if the
+            # result is an order that the rest of the graph works in.
+            natural = tuple(perm.index(axis) for axis in have)
+            if natural in (layouts.canonical(len(perm)), layouts.channels_last(len(perm))):
+                outs = [natural]
+                attributes["perm"] = tuple(range(len(perm)))
+            else:
+                where = layouts.inverse(have)
+                attributes["perm"] = tuple(where[axis] for axis in perm)
+        if chosen is not None:
+            prepare.update({i: f for i, f in chosen.pack.items() if i < len(names) and names[i]})
+        operands = [
+            self._operand(name, i, static, wants.get(i), prepare.get(i))
+            for i, name in enumerate(names)
+        ]
+        return operands, outs, attributes
+
+    def _is_last(self, name: str, rank: int) -> bool:
+        perm = self.perms[name]
+        return rank >= 3 and len(perm) == rank and perm == layouts.channels_last(rank)
+
+    def _renumber(
+        self,
+        entry: Op,
+        perm: Perm,
+        static: dict[int, np.ndarray],
+        attributes: dict[str, Any],
+        abstract: tuple[Spec, ...],
+    ) -> tuple[dict[int, np.ndarray], dict[str, Any], list[Perm]] | None:
+        """Express axis numbers in physical order; None if the operator cannot stay in it."""
+        rank = len(perm)
+        logical: tuple[int, ...] | None = None
+        for name in entry.traits.axes:
+            if name in entry.attributes:
+                given = attributes.get(name, entry.default(name))
+                if given is None:
+                    continue
+                many = isinstance(given, tuple)
+                logical = tuple(a % rank for a in (given if many else (given,)))
+                moved = tuple(layouts.axis_position(a, perm) for a in logical)
+                attributes = {**attributes, name: moved if many else moved[0]}
+            else:
+                index = entry.inputs.index(name)
+                if index not in static:
+                    continue
+                logical = tuple(int(a) % rank for a in static[index].ravel())
+                moved = tuple(layouts.axis_position(a, perm) for a in logical)
+                static = {
+                    **static,
+                    index: np.asarray(moved, static[index].dtype).reshape(static[index].shape),
+                }
+        ranks = {len(spec.shape) for spec in abstract}
+        if ranks == {rank}:
+            return static, attributes, [perm] * len(abstract)
+        if logical is None:
+            return (static, attributes, [()] * len(abstract)) if ranks == {0} else None
+        left = layouts.after_removal(perm, logical)
+        if ranks != {len(left)}:
+            return None
+        if left in (layouts.canonical(len(left)), layouts.channels_last(len(left))):
+            return static, attributes, [left] * len(abstract)
+        return None
+
+    def _operand(
+        self,
+        name: str,
+        index: int,
+        static: Mapping[int, np.ndarray],
+        want: Perm | None,
+        prepare: Callable[..., Any] | None,
+    ) -> Operand:
+        if not name:
+            return Operand()
+        if index in static:
+            return Operand(literal=static[index])
+        if name in self.perms and name not in self.bound:
+            perm = want if want is not None else layouts.canonical(len(self.perms[name]))
+            return Operand(value=name, perm=perm, prepare=prepare)
+        tensor, calibration, axis = self.quantized.get(name, (name, None, None))
+        value = self.known[tensor]
+        if calibration is None and (
+            value.size <= 1 or value.dtype.kind != "f" or name in self.bound
+        ):
+            literal = _narrow(value)
+            return Operand(literal=literal if prepare is None else np.asarray(prepare(literal)))
+        key = f"{tensor}|{calibration}|{_pack_name(prepare)}"
+        self.slots.setdefault(
+            key, WeightSlot(tensor=tensor, calibration=calibration, axis=axis, pack=prepare)
+        )
+        return Operand(weight=key)
+
+    def _cost(
+        self,
+        entry: Op,
+        specs: list[Spec | None],
+        abstract: tuple[Spec, ...],
+        attributes: Mapping[str, Any],
+    ) -> tuple[int, int]:
+        size = int(np.prod(abstract[0].shape)) if abstract else 0
+        if entry.cost is None:
+            return 0, size
+        shapes = [tuple(s.shape) if s is not None else () for s in specs]
+        cost = entry.cost(
+            *shapes,
+            tuple(abstract[0].shape),
+            **{k: v for k, v in attributes.items() if k != "n_outputs"},
+        )
+        return cost.macs, cost.vector
+
+
+def _pack_name(prepare: Callable[..., Any] | None) -> str:
+    if prepare is None:
+        return ""
+    if isinstance(prepare, functools.partial):
+        return f"{_pack_name(prepare.func)}{sorted(prepare.keywords.items())}{prepare.args}"
+    return f"{prepare.__module__}.{prepare.__qualname__}"
+
+
+def _narrow(value: np.ndarray) -> np.ndarray:
+    """Bring a literal to the widest type that JAX has at the moment."""
+    return value.astype(jax.dtypes.canonicalize_dtype(value.dtype), copy=False)
+
+
+def _identity(x: Any) -> tuple[Any]:
+    return (x,)
+
+
+def _as_tuple(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
+    def call(*operands: Any) -> tuple[Any, ...]:
+        result = function(*operands)
+        return result if isinstance(result, tuple) else (result,)
+
+    return call
+
+
+def _abstract(
+    function: Callable[..., Any],
+    dynamic_specs: list[Spec],
+    dynamic: list[int],
+    static: Mapping[int, np.ndarray],
+    count: int,
+) -> tuple[Spec, ...]:
+    """Return shapes and dtypes of the outputs without computing."""
+
+    def call(*values: Any) -> tuple[Any, ...]:
+        operands: list[Any] = [None] * count
+        for i, value in static.items():
+            operands[i] = value
+        for i, value in zip(dynamic, values, strict=True):
+            operands[i] = value
+        result = function(*operands)
+        return result if isinstance(result, tuple) else (result,)
+
+    narrowed = [Spec(s.shape, jax.dtypes.canonicalize_dtype(s.dtype)) for s in dynamic_specs]
+    return jax.tree.map(lambda s: Spec(s.shape, s.dtype), jax.eval_shape(call, *narrowed))

@@ -1,0 +1,251 @@
+"""The lowered graph: steps in order, each a bound function with operands in decided layouts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from jptq.engine import layouts
+from jptq.engine.layouts import Perm
+from jptq.numerics.fake_quant import fake_quant
+from jptq.quant.assign import Table
+from jptq.quant.plan import Plan
+
+Quantizer = Callable[[int, Array, int | None], Array]
+"""``quantizer(calibration index, tensor, channel axis) -> tensor``."""
+
+Directions = Mapping[str, tuple[Array, Array]]
+"""``{packed weight: (gate, direction)}``: see `Program.run`."""
+
+
+def table_quantizer(plan: Plan, table: Table) -> Quantizer:
+    """Return the quantizer that applies a table."""
+
+    def quantizer(index: int, x: Array, axis: int | None) -> Array:
+        start, stop = plan.offsets[index], plan.offsets[index + 1]
+        shape = [1] * x.ndim
+        if axis is not None and stop - start > 1:
+            shape[axis] = stop - start
+        return fake_quant(
+            x,
+            jax.numpy.reshape(table.scale[start:stop], shape),
+            jax.numpy.reshape(table.offset[start:stop], shape),
+            table.lower[index],
+            table.upper[index],
+            table.gate[index],
+        )
+
+    return quantizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Operand:
+    """Where one input of a step comes from: exactly one of the first three is set, or none.
+
+    Attributes:
+      value: A tensor computed by an earlier step (or fed), wanted in order `perm`.
+      weight: Key of a packed weight.
+      literal: A value known while lowering.
+      perm: Wanted axis order of `value`.
+      prepare: Applied to `value` after it is in order (packing, broadcasting).
+    """
+
+    value: str = ""
+    weight: str = ""
+    literal: Any = None
+    perm: Perm = ()
+    prepare: Callable[[Array], Array] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """One operator or quantizer.
+
+    Attributes:
+      node: Name of its node.
+      op: Operator type.
+      operands: In schema order.
+      outputs: Tensor names; "" where unused.
+      perms: Axis order of each output.
+      function: Takes the operands, returns a tuple of outputs; None for a quantizer.
+      calibration: Index of the quantizer in the plan, or None.
+      axis: Physical channel axis of a per-channel quantizer, or None.
+      macs: Multiply-accumulates of one run.
+      vector: Elementary operations of one run.
+    """
+
+    node: str
+    op: str
+    operands: tuple[Operand, ...]
+    outputs: tuple[str, ...]
+    perms: tuple[Perm, ...]
+    function: Callable[..., tuple[Any, ...]] | None
+    calibration: int | None = None
+    axis: int | None = None
+    macs: int = 0
+    vector: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class WeightSlot:
+    """A constant in the form that its consumer wants.
+
+    Attributes:
+      tensor: Initializer name.
+      calibration: Index of its quantizer, or None.
+      axis: Channel axis of the quantizer in canonical order, or None.
+      pack: Brings the (quantized) constant into its consumer's form, or None.
+    """
+
+    tensor: str
+    calibration: int | None
+    axis: int | None
+    pack: Callable[[Array], Array] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Program:
+    """A graph lowered for concrete shapes of one sample.
+
+    Attributes:
+      steps: In execution order.
+      inputs: Fed tensors, `static_inputs` left out.
+      outputs: Names of the graph outputs.
+      constants: Outputs that are known without running.
+      weights: Raw constants by initializer name: the first argument of everything traced.
+      slots: Packed weights by key.
+      plan: The quantizers, or None if the graph has none.
+      shapes: Canonical shape of every tensor.
+      dtypes: Dtype of every tensor.
+      static_inputs: Inputs bound from the example because an operator needed their value.
+    """
+
+    steps: tuple[Step, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    constants: Mapping[str, np.ndarray]
+    weights: Mapping[str, np.ndarray]
+    slots: Mapping[str, WeightSlot]
+    plan: Plan | None
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, np.dtype]
+    static_inputs: tuple[str, ...] = ()
+
+    def prepare(
+        self, weights: Mapping[str, Array], quantizer: Quantizer | None
+    ) -> dict[str, Array]:
+        """Quantize and pack the weights: once per table, not once per sample.
+
+        Args:
+          weights: By initializer name.
+          quantizer: Applied to weights that carry a quantizer; None for the float model.
+        """
+
+        def packed(slot: WeightSlot) -> Array:
+            value = weights[slot.tensor]
+            if quantizer is not None and slot.calibration is not None:
+                value = quantizer(slot.calibration, value, slot.axis)
+            return value if slot.pack is None else slot.pack(value)
+
+        return {key: packed(slot) for key, slot in self.slots.items()}
+
+    def run(
+        self,
+        packed: Mapping[str, Array],
+        quantizer: Quantizer | None,
+        values: Mapping[str, Array],
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        keep: tuple[str, ...] | None = None,
+        directions: Directions | None = None,
+    ) -> dict[str, Array]:
+        """Run some steps on one sample.
+
+        Args:
+          packed: What `prepare` returned.
+          quantizer: Applied to features; None leaves every quantizer out of the program.
+          values: Tensors that are live before ``start``, physical order; the feeds at 0.
+          start: First step.
+          stop: One past the last step; None for all.
+          keep: Tensors to return in physical order; None returns the graph outputs in
+            canonical order.
+          directions: Adds ``gate * (derivative of the step along direction)`` to the output of
+            every step that reads such a weight. The derivative is pushed forward through the one
+            step, so that a gradient with respect to the gate needs no weight gradient, which
+            would be one per sample.
+        """
+        env = dict(values)
+        converted: dict[tuple[str, Perm], Array] = {}
+
+        def fetch(operand: Operand) -> Any:
+            if operand.weight:
+                return packed[operand.weight]
+            if not operand.value:
+                return operand.literal
+            cached = (operand.value, operand.perm)
+            if cached not in converted:
+                have = self.perms[operand.value]
+                converted[cached] = layouts.convert(env[operand.value], have, operand.perm)
+            x = converted[cached]
+            return x if operand.prepare is None else operand.prepare(x)
+
+        for step in self.steps[start:stop]:
+            operands = [fetch(operand) for operand in step.operands]
+            if step.function is not None:
+                results = _along(step, operands, directions or {})
+            elif quantizer is None:
+                results = (operands[0],)
+            else:
+                results = (quantizer(step.calibration or 0, operands[0], step.axis),)
+            env.update({name: r for name, r in zip(step.outputs, results, strict=False) if name})
+        if keep is not None:
+            return {name: env[name] for name in keep}
+        out = {}
+        for name in self.outputs:
+            if name in self.constants:
+                out[name] = jax.numpy.asarray(self.constants[name])
+            else:
+                perm = self.perms[name]
+                out[name] = layouts.convert(env[name], perm, layouts.canonical(len(perm)))
+        return out
+
+    @property
+    def perms(self) -> Mapping[str, Perm]:
+        """Axis order of every tensor that a step or a feed provides."""
+        return self._perms
+
+    def __post_init__(self) -> None:
+        perms = {name: layouts.canonical(len(self.shapes[name])) for name in self.inputs}
+        for step in self.steps:
+            perms.update({n: p for n, p in zip(step.outputs, step.perms, strict=True) if n})
+        object.__setattr__(self, "_perms", perms)
+
+    _perms: Mapping[str, Perm] = dataclasses.field(init=False, repr=False)
+
+
+def _along(step: Step, operands: list[Any], directions: Directions) -> tuple[Any, ...]:
+    """Run a step; add the gated derivative along the directions of its weights."""
+    assert step.function is not None
+    results = step.function(*operands)
+    for i, operand in enumerate(step.operands):
+        if operand.weight not in directions:
+            continue
+        gate, direction = directions[operand.weight]
+
+        def of_weight(w: Array, index: int = i) -> tuple[Any, ...]:
+            assert step.function is not None
+            return step.function(*operands[:index], w, *operands[index + 1 :])
+
+        _, pushed = jax.jvp(of_weight, (operands[i],), (direction,))
+        # The gate is zero where derivatives are taken: what flows back through the pushed term
+        # would be multiplied by it, so it is cut off.
+        results = tuple(
+            r + gate * jax.lax.stop_gradient(p) for r, p in zip(results, pushed, strict=True)
+        )
+    return results

@@ -1,0 +1,226 @@
+"""Run a lowered graph over many samples: jitted once per shape, precision and weights as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jptq.engine.lower import lower
+from jptq.engine.program import Program, table_quantizer
+from jptq.errors import ShapeError
+from jptq.ir.model import Model
+from jptq.quant.assign import Table
+from jptq.quant.plan import Plan
+
+Feeds: TypeAlias = Mapping[str, np.ndarray]
+"""One sample, or S samples with a leading axis where a function says so."""
+
+BATCH = 8
+"""Samples per program run: larger batches gain nothing on XLA:CPU (docs/benchmarks.md)."""
+
+
+class Compilations:
+    """How many programs were traced, by name; tests and ``run.json`` read it."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    @property
+    def total(self) -> int:
+        """Number of programs."""
+        return sum(self.counts.values())
+
+    def jit(self, name: str, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """Return ``jax.jit(function)`` that counts its traces.
+
+        Matrix products run in full float32 everywhere; some devices default to less.
+        """
+
+        @functools.wraps(function)
+        def counted(*args: Any) -> Any:
+            self.counts[name] = self.counts.get(name, 0) + 1
+            with jax.default_matmul_precision("highest"):
+                return function(*args)
+
+        return jax.jit(counted, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """Weights on the device, quantized and in the form that the program wants."""
+
+    weights: dict[str, Array]
+    table: Table | None
+
+
+class Runner:
+    """A graph, its weights on the device and the programs that run it.
+
+    Args:
+      model: Float or calibrated graph with fixed input shapes.
+      example: One sample.
+      plan: The quantizers of a calibrated graph.
+      batch: Samples per program run.
+      prefer: Lowerings to force (`lower`).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        example: Feeds,
+        *,
+        plan: Plan | None = None,
+        batch: int = BATCH,
+        prefer: Mapping[str, str] | None = None,
+    ) -> None:
+        self.model = model
+        self.plan = plan
+        self.batch = batch
+        self.program: Program = lower(model, example, plan=plan, prefer=prefer)
+        self.compilations = Compilations()
+        self.weights = {n: jnp.asarray(w) for n, w in self.program.weights.items()}
+        jit = self.compilations.jit
+        self._prepare_float = jit("prepare float", lambda w: self.program.prepare(w, None))
+        self._prepare = jit("prepare", self._prepare_quantized)
+        self._float = jit("float forward", jax.vmap(self._run_float, in_axes=(None, 0)))
+        self._quantized = jit(
+            "quantized forward", jax.vmap(self._run_quantized, in_axes=(None, None, 0))
+        )
+
+    def _prepare_quantized(self, weights: Mapping[str, Array], table: Table) -> dict[str, Array]:
+        assert self.plan is not None
+        return self.program.prepare(weights, table_quantizer(self.plan, table))
+
+    def _run_float(
+        self, packed: Mapping[str, Array], values: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        return self.program.run(packed, None, values)
+
+    def _run_quantized(
+        self, packed: Mapping[str, Array], table: Table, values: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        assert self.plan is not None
+        return self.program.run(packed, table_quantizer(self.plan, table), values)
+
+    @functools.cached_property
+    def float_weights(self) -> Packed:
+        """The weights of the float model, packed once."""
+        return Packed(self._prepare_float(self.weights), None)
+
+    def pack(self, table: Table | None) -> Packed:
+        """Quantize and pack the weights under a table; the float weights for None."""
+        if table is None:
+            return self.float_weights
+        device = jax.tree.map(jnp.asarray, table)
+        return Packed(self._prepare(self.weights, device), device)
+
+    def run(self, packed: Packed, feeds: Feeds) -> dict[str, Array]:
+        """Run ``feeds`` with a leading sample axis in one program run.
+
+        Returns:
+          Outputs ``[S, *shape]`` on the device.
+        """
+        if packed.table is None:
+            return self._float(packed.weights, feeds)
+        return self._quantized(packed.weights, packed.table, feeds)
+
+    def outputs(
+        self, packed: Packed, samples: Sequence[Feeds]
+    ) -> Iterator[tuple[int, dict[str, Array]]]:
+        """Yield ``(number of real samples, outputs [batch, ...])`` batch by batch."""
+        for feeds, count in self.batches(samples):
+            yield count, self.run(packed, feeds)
+
+    def batches(self, samples: Sequence[Feeds]) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+        """Yield stacked feeds of `batch` samples and how many of them are real.
+
+        The last batch is filled up with its last sample, so that one program serves all.
+        """
+        for start in range(0, len(samples), self.batch):
+            chunk = [samples[i] for i in range(start, min(start + self.batch, len(samples)))]
+            full = chunk + [chunk[-1]] * (min(self.batch, max(len(samples), 1)) - len(chunk))
+            yield (
+                {n: np.stack([feeds[n] for feeds in full]) for n in self.program.inputs},
+                len(chunk),
+            )
+
+    def forward(self, table: Table | None) -> Callable[[Feeds], dict[str, np.ndarray]]:
+        """Return the function that evaluators call: feeds of any batch, outputs on the host.
+
+        A batch is a multiple of the sample's own length along axis 0 of every input.
+
+        Raises:
+          ShapeError: (when called) feeds do not consist of whole samples.
+        """
+        packed = self.pack(table)
+        shapes = self.program.shapes
+
+        def forward(feeds: Feeds) -> dict[str, np.ndarray]:
+            arrays = self._checked(feeds)
+            counts = {
+                1 if arrays[n].shape == shapes[n] else arrays[n].shape[0] // shapes[n][0]
+                for n in self.program.inputs
+            }
+            if len(counts) != 1:
+                raise ShapeError(
+                    "inputs hold different numbers of samples",
+                    where=", ".join(f"{n} {arrays[n].shape}" for n in self.program.inputs),
+                )
+            (count,) = counts
+            stacked = {n: a.reshape(count, *shapes[n]) for n, a in arrays.items()}
+            parts = []
+            for start in range(0, count, self.batch):
+                chunk = {n: a[start : start + self.batch] for n, a in stacked.items()}
+                size = min(self.batch, count - start)
+                if count > self.batch and size < self.batch:
+                    chunk = {
+                        n: np.concatenate([a, np.repeat(a[-1:], self.batch - size, 0)])
+                        for n, a in chunk.items()
+                    }
+                out = self.run(packed, chunk)
+                parts.append({n: np.asarray(v)[:size] for n, v in out.items()})
+            joined = {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
+            return {
+                n: v[0] if count == 1 else v.reshape(-1, *v.shape[2:]) if v.ndim > 1 else v
+                for n, v in joined.items()
+            }
+
+        return forward
+
+    def _checked(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        missing = [n for n in self.program.inputs if n not in feeds]
+        if missing:
+            raise ShapeError(
+                f"forward needs the input {missing[0]!r}",
+                where=f"given: {', '.join(feeds) or 'none'}",
+            )
+        out = {}
+        for name in self.program.inputs:
+            value = np.asarray(feeds[name])
+            want = self.program.shapes[name]
+            whole = value.shape == want or (
+                value.ndim == len(want) > 0
+                and value.shape[1:] == want[1:]
+                and value.shape[0] > 0
+                and value.shape[0] % want[0] == 0
+            )
+            if not whole:
+                raise ShapeError(
+                    f"input {name!r} has shape {value.shape}",
+                    why=f"the model was prepared for {want} per sample",
+                    hint="feed whole samples, joined along axis 0",
+                )
+            dtype = self.program.dtypes[name]
+            if value.dtype != dtype:
+                raise ShapeError(
+                    f"input {name!r} has dtype {value.dtype}", why=f"the model takes {dtype}"
+                )
+            out[name] = value
+        return out

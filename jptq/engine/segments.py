@@ -1,0 +1,192 @@
+"""A program cut into pieces, so that a perturbation only reruns what comes after it.
+
+Cuts lie where few bytes are live and the work before each is about even. The float values at the
+cuts are cached; a lane (one perturbation of all samples of a batch) runs its own piece with
+quantizers and then joins others: the pieces after it are plain float programs that take several
+lanes at once (design 4, docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jptq.engine.program import Program, table_quantizer
+from jptq.engine.runner import Compilations, Packed
+from jptq.quant.assign import Table
+
+State = Mapping[str, Array]
+"""Live tensors ``[S, ...]`` at a cut, physical axis order; the outputs at the end."""
+
+_VECTOR_MACS = 8.0
+"""An elementary operation costs about as much as this many MACs on XLA:CPU: it is bound by memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """Steps ``[start, stop)``.
+
+    Attributes:
+      start: First step.
+      stop: One past the last.
+      live_in: Tensors that it and later segments need from before.
+      live_out: Tensors that later segments need; empty for the last.
+      weights: Keys of the packed weights that it reads.
+    """
+
+    start: int
+    stop: int
+    live_in: tuple[str, ...]
+    live_out: tuple[str, ...]
+    weights: tuple[str, ...]
+
+
+def cut(program: Program, count: int) -> tuple[Segment, ...]:
+    """Cut a program into at most ``count`` segments of about equal work."""
+    steps = program.steps
+    live = _live(program)
+    size = {name: float(np.prod(program.shapes[name])) for names in live for name in names}
+    work = np.cumsum([0.0, *(step.macs + _VECTOR_MACS * step.vector for step in steps)])
+    bytes_live = [sum(size[name] for name in names) for names in live]
+    bounds = [0]
+    for i in range(1, count):
+        window = [
+            k
+            for k in range(bounds[-1] + 1, len(steps))
+            if abs(work[k] - work[-1] * i / count) <= work[-1] * 0.35 / count
+        ]
+        if window:
+            bounds.append(min(window, key=lambda k: (bytes_live[k], k)))
+    bounds.append(len(steps))
+    return tuple(
+        Segment(
+            start=start,
+            stop=stop,
+            live_in=live[start],
+            live_out=live[stop] if stop < len(steps) else (),
+            weights=tuple(
+                sorted({o.weight for step in steps[start:stop] for o in step.operands if o.weight})
+            ),
+        )
+        for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+    )
+
+
+def _live(program: Program) -> list[tuple[str, ...]]:
+    """Return the tensors that are needed at or after each step and exist before it."""
+    after: list[tuple[str, ...]] = [()] * (len(program.steps) + 1)
+    needed = {name for name in program.outputs if name not in program.constants}
+    after[-1] = tuple(sorted(needed))
+    for i in range(len(program.steps) - 1, -1, -1):
+        step = program.steps[i]
+        needed -= set(step.outputs)
+        needed |= {operand.value for operand in step.operands if operand.value}
+        after[i] = tuple(sorted(needed))
+    return after
+
+
+class Segmented:
+    """The segments of a program, jitted in float and in quantized form.
+
+    Args:
+      program: To cut; must carry a plan.
+      count: Number of segments.
+      compilations: Counter to share with a `Runner`.
+    """
+
+    def __init__(self, program: Program, count: int, compilations: Compilations) -> None:
+        self.program = program
+        self.segments = cut(program, count)
+        self._float = [
+            compilations.jit(f"float segment {i}", self._float_segment(s))
+            for i, s in enumerate(self.segments)
+        ]
+        self._quantized = [
+            compilations.jit(f"quantized segment {i}", self._quantized_segment(s))
+            for i, s in enumerate(self.segments)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def _keep(self, segment: Segment) -> tuple[str, ...] | None:
+        return segment.live_out or None
+
+    def _float_segment(self, segment: Segment) -> object:
+        def run(packed: Mapping[str, Array], state: State) -> State:
+            return self.program.run(
+                packed,
+                None,
+                state,
+                start=segment.start,
+                stop=segment.stop,
+                keep=self._keep(segment),
+            )
+
+        return jax.vmap(run, in_axes=(None, 0))
+
+    def _quantized_segment(self, segment: Segment) -> object:
+        plan = self.program.plan
+        assert plan is not None
+
+        def run(packed: Mapping[str, Array], table: Table, state: State) -> State:
+            return self.program.run(
+                packed,
+                table_quantizer(plan, table),
+                state,
+                start=segment.start,
+                stop=segment.stop,
+                keep=self._keep(segment),
+            )
+
+        return jax.vmap(run, in_axes=(None, None, 0))
+
+    def run_float(self, index: int, packed: Packed, state: State) -> State:
+        """Run a segment without quantizers."""
+        weights = {key: packed.weights[key] for key in self.segments[index].weights}
+        return self._float[index](weights, {n: state[n] for n in self.segments[index].live_in})
+
+    def run_quantized(
+        self, index: int, weights: Mapping[str, Array], table: Table, state: State
+    ) -> State:
+        """Run a segment with quantizers on features; weights come as the caller wants them."""
+        own = {key: weights[key] for key in self.segments[index].weights}
+        return self._quantized[index](
+            own, table, {n: state[n] for n in self.segments[index].live_in}
+        )
+
+    def prefixes(self, packed: Packed, feeds: Mapping[str, np.ndarray]) -> list[State]:
+        """Return the float state before each segment and, last, the outputs ``[S, ...]``."""
+        states: list[State] = [{n: jnp.asarray(v) for n, v in feeds.items()}]
+        for index in range(len(self.segments)):
+            states.append(self.run_float(index, packed, states[-1]))
+        return states
+
+    def span(self, calibrations: Sequence[int]) -> tuple[int, int]:
+        """Return the first and last segment that quantizers act in."""
+        positions = [p for k in calibrations for p in self._positions[k]]
+        return min(positions), max(positions)
+
+    @property
+    def _positions(self) -> Mapping[int, tuple[int, ...]]:
+        if not hasattr(self, "_cached_positions"):
+            self._cached_positions = self._locate()
+        return self._cached_positions
+
+    def _locate(self) -> dict[int, tuple[int, ...]]:
+        by_slot = {key: slot.calibration for key, slot in self.program.slots.items()}
+        found: dict[int, list[int]] = {}
+        for index, segment in enumerate(self.segments):
+            for step in self.program.steps[segment.start : segment.stop]:
+                if step.calibration is not None:
+                    found.setdefault(step.calibration, []).append(index)
+                for operand in step.operands:
+                    k = by_slot.get(operand.weight)
+                    if k is not None:
+                        found.setdefault(k, []).append(index)
+        return {k: tuple(where) for k, where in found.items()}

@@ -1,0 +1,95 @@
+"""Graph attributes (If, Loop, Scan): lowered where they are called, with the outer scope."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jptq.ir.model import Model, Node
+
+
+def walk(model: Model) -> Iterator[tuple[Model, Node]]:
+    """Yield every node with the graph that holds it, subgraphs included.
+
+    A subgraph has no opsets of its own: it is yielded with those of the model.
+    """
+    for node in model.nodes:
+        yield model, node
+        for value in node.attributes.values():
+            if isinstance(value, Model):
+                for _, inner in walk(value):
+                    yield model, inner
+
+
+def captures(body: Model) -> set[str]:
+    """Return the tensors that a subgraph reads from the graphs around it."""
+    inside = set(body.initializers) | set(body.input_names)
+    outside: set[str] = set()
+    for node in body.nodes:
+        read = {name for name in node.inputs if name}
+        for value in node.attributes.values():
+            if isinstance(value, Model):
+                read |= captures(value)
+        outside |= read - inside
+        inside |= set(node.outputs)
+    return outside | (set(body.output_names) - inside)
+
+
+def bind(
+    function: Callable[..., Any],
+    bodies: Mapping[str, Model],
+    captured: Sequence[str],
+    n_inputs: int,
+    outer: Model,
+    platform: str,
+) -> Callable[..., Any]:
+    """Return ``function`` with its graph attributes as Python callables.
+
+    The result takes the node's inputs followed by the captured tensors.
+    """
+
+    def call(*operands: Any) -> Any:
+        scope = dict(zip(captured, operands[n_inputs:], strict=True))
+        callables = {
+            name: functools.partial(_run, body, scope, outer, platform)
+            for name, body in bodies.items()
+        }
+        return function(*operands[:n_inputs], **callables)
+
+    return call
+
+
+def _run(
+    body: Model, scope: Mapping[str, Any], outer: Model, platform: str, *values: Any
+) -> tuple[Any, ...]:
+    import dataclasses
+
+    from jptq.engine.lower import lower  # the two are one recursion
+
+    needed = captures(body)
+    known = {n: v for n, v in scope.items() if n in needed and isinstance(v, np.ndarray)}
+    traced = {n: v for n, v in scope.items() if n in needed and n not in known}
+    given = dict(zip(body.input_names, values, strict=True)) | traced
+    whole = dataclasses.replace(
+        body,
+        inputs=(*body.inputs, *(_tensor(n) for n in traced)),
+        initializers={**body.initializers, **known},
+        opsets=outer.opsets,
+    )
+    example = {
+        n: jax.ShapeDtypeStruct(np.shape(v), jax.numpy.result_type(v)) for n, v in given.items()
+    }
+    program = lower(whole, example, platform=platform)
+    packed = program.prepare({n: jax.numpy.asarray(w) for n, w in program.weights.items()}, None)
+    outputs = program.run(packed, None, {n: jax.numpy.asarray(v) for n, v in given.items()})
+    return tuple(outputs[name] for name in body.output_names)
+
+
+def _tensor(name: str) -> Any:
+    from jptq.ir.model import Tensor
+
+    return Tensor(name=name, dtype=None, shape=None)

@@ -1,0 +1,77 @@
+"""The public forward: an ONNX graph as one pure JAX function."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jptq.engine.lower import lower
+from jptq.ir.model import Model
+
+
+class Forward:
+    """A graph as a pure function of its inputs, for the example's shapes.
+
+    Calling it runs a jitted program. `apply` is the same function of the weights too, for use
+    inside ``jax.jit``, ``jax.grad`` or ``jax.vmap``.
+
+    Attributes:
+      static_inputs: Inputs bound from the example, because an operator needs their value while
+        tracing (the target of a Reshape, say); what is fed for them later is ignored.
+      weights: The constants, ``{initializer: Array}``; data, not part of the program.
+    """
+
+    def __init__(self, model: Model, example: Mapping[str, np.ndarray]) -> None:
+        tensors = (*model.inputs, *model.outputs)
+        self._wide = any(t.dtype in _WIDE for t in tensors) or any(
+            np.asarray(v).dtype in _WIDE for v in example.values()
+        )
+        with self._types():
+            self._program = lower(model, {n: np.asarray(v) for n, v in example.items()})
+            self.static_inputs = self._program.static_inputs
+            self.weights = {n: jnp.asarray(w) for n, w in self._program.weights.items()}
+        self._jitted = jax.jit(self.apply)
+
+    def apply(self, weights: Mapping[str, Array], feeds: Mapping[str, Any]) -> dict[str, Array]:
+        """Return the outputs as a pure function of weights and feeds."""
+        values = {n: jnp.asarray(feeds[n]) for n in self._program.inputs}
+        with jax.default_matmul_precision("highest"):
+            return self._program.run(self._program.prepare(weights, None), None, values)
+
+    def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        """Return the outputs by name."""
+        given = {n: feeds[n] for n in self._program.inputs}
+        with self._types():
+            return self._jitted(self.weights, given)
+
+    @contextlib.contextmanager
+    def _types(self) -> Iterator[None]:
+        if not self._wide:
+            yield
+            return
+        with jax.enable_x64(True):
+            yield
+
+
+_WIDE = (np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64), np.dtype(np.complex128))
+
+
+def trace(model: Model, example_feeds: Mapping[str, np.ndarray]) -> Forward:
+    """Return a graph as a pure, jittable, differentiable function.
+
+    Args:
+      model: Any float graph.
+      example_feeds: One value per graph input; fixes shapes and dtypes.
+
+    Raises:
+      UnsupportedOpError: Operators without an implementation, all of them at once.
+      StaticInputError: A value is needed while tracing that no input determines.
+      ShapeError: Shapes do not fit each other.
+    """
+    return Forward(model, example_feeds)

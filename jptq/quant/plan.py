@@ -1,0 +1,129 @@
+"""Which tensors carry a quantizer, and which nodes each quantizer belongs to.
+
+A `Plan` is read off a calibrated graph (`plan_of`), never stored beside it: the graph is the only
+state that passes between commands (design 1).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property
+
+from jptq.errors import UnknownNameError
+
+FEATURE = "feature"
+WEIGHT = "weight"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """One quantizer on one tensor.
+
+    Attributes:
+      name: Name of its HzCalibration node.
+      tensor: The tensor it reads; its output replaces that tensor for every consumer.
+      output: The tensor it writes.
+      kind: `FEATURE` or `WEIGHT`.
+      axis: Channel axis if quantized per channel, else None.
+      channels: Number of scales.
+      asymmetric: Thresholds are a range [min, max].
+      allowed: Types that the target accepts here under a plain ``qtype``, from coarse to fine.
+      dual: The target accepts int16 here as the second operand of a ``dual-int16`` node.
+      constant: The tensor is an initializer.
+    """
+
+    name: str
+    tensor: str
+    output: str
+    kind: str
+    axis: int | None = None
+    channels: int = 1
+    asymmetric: bool = False
+    allowed: tuple[str, ...]
+    dual: bool = False
+    constant: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Slots:
+    """The quantizers of one node.
+
+    Attributes:
+      node: Node name.
+      op: Operator type.
+      inputs: ``{input index: calibration name}``, looked through value-preserving operators
+        (hmct-spec 1.5). These are what the node's sensitivity switches on (hmct-spec 3.2).
+      output: Calibration at its output, if the output is no other node's input but a graph
+        output: its type follows the node's own.
+    """
+
+    node: str
+    op: str
+    inputs: Mapping[int, str]
+    output: str | None = None
+
+    @cached_property
+    def calibrations(self) -> tuple[str, ...]:
+        """Distinct calibrations on the inputs, in input order."""
+        return tuple(dict.fromkeys(self.inputs.values()))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All quantizers of a calibrated graph.
+
+    Attributes:
+      calibrations: In graph order.
+      slots: Nodes that own at least one calibration, in graph order.
+    """
+
+    calibrations: tuple[Calibration, ...]
+    slots: tuple[Slots, ...]
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Position of each calibration by name."""
+        return {calibration.name: i for i, calibration in enumerate(self.calibrations)}
+
+    @cached_property
+    def by_node(self) -> Mapping[str, Slots]:
+        """Slots by node name."""
+        return {slots.node: slots for slots in self.slots}
+
+    @cached_property
+    def owners(self) -> Mapping[str, tuple[str, ...]]:
+        """Nodes that own each calibration, in graph order."""
+        found: dict[str, list[str]] = {calibration.name: [] for calibration in self.calibrations}
+        for slots in self.slots:
+            for name in dict.fromkeys((*slots.calibrations, *filter(None, (slots.output,)))):
+                found[name].append(slots.node)
+        return {name: tuple(nodes) for name, nodes in found.items()}
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Start of each calibration's scales in a packed table, and the total at the end."""
+        starts = [0]
+        for calibration in self.calibrations:
+            starts.append(starts[-1] + calibration.channels)
+        return tuple(starts)
+
+    def calibration(self, name: str) -> Calibration:
+        """Return a calibration by name.
+
+        Raises:
+          UnknownNameError: There is none of this name.
+        """
+        if name not in self.index:
+            raise UnknownNameError("calibration", name, self.index)
+        return self.calibrations[self.index[name]]
+
+    def of_node(self, node: str) -> Slots:
+        """Return the slots of a node.
+
+        Raises:
+          UnknownNameError: The node does not exist or has no quantizer on its inputs.
+        """
+        if node not in self.by_node:
+            raise UnknownNameError("node with quantizers", node, self.by_node)
+        return self.by_node[node]
