@@ -1,0 +1,24 @@
+"""What the methods produce: tables that can be stored, compared and handed on."""
+
+from jptq.results.allocation import Allocation, Status
+from jptq.results.evaluation import Comparison, Evaluation, OutputError, Spread
+from jptq.results.latency import Boundary, LatencyTable, NodeTime
+from jptq.results.report import Goal, Outcome, Raised, Report
+from jptq.results.sensitivity import SensitivityTable
+
+__all__ = [
+    "Allocation",
+    "Boundary",
+    "Comparison",
+    "Evaluation",
+    "Goal",
+    "LatencyTable",
+    "NodeTime",
+    "Outcome",
+    "OutputError",
+    "Raised",
+    "Report",
+    "SensitivityTable",
+    "Spread",
+    "Status",
+]
