@@ -1,0 +1,46 @@
+"""Operators: each ONNX operator is a function whose signature is its schema.
+
+Importing this package registers every family.
+"""
+
+from jptq.ops import (  # noqa: F401
+    activation,
+    attention,
+    broadcast,
+    cast,
+    control_flow,
+    convolution,
+    deconvolution,
+    deformable,
+    elementwise,
+    generator,
+    horizon,
+    indexing,
+    joining,
+    logic,
+    matmul,
+    normalization,
+    pooling,
+    quantized,
+    random,
+    recurrent,
+    reduce,
+    resize,
+    sampling,
+    shape,
+)
+from jptq.ops.registry import Lowering, Op, find, lowering, op, registered
+from jptq.ops.traits import Cost, Kind, Layout, Traits
+
+__all__ = [
+    "Cost",
+    "Kind",
+    "Layout",
+    "Lowering",
+    "Op",
+    "Traits",
+    "find",
+    "lowering",
+    "op",
+    "registered",
+]

@@ -1,0 +1,434 @@
+"""Resize and its forerunner Upsample.
+
+Every axis is resized by itself: each output position reads a few input positions with weights.
+Both depend on shapes and constants only, so they are computed on the host while tracing, in
+float32 as runtimes do, because rounding decides which neighbour ``nearest`` takes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jptq.errors import ShapeError
+from jptq.ops.registry import lowering, op
+from jptq.ops.traits import Cost, Ints, Traits
+
+_MOST_GATHERED = 4
+"""Taps per output that are gathered one by one; more of them are a matrix product."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Method:
+    """The attributes that say how to interpolate."""
+
+    mode: str = "nearest"
+    coordinates: str = "half_pixel"
+    nearest: str = "round_prefer_floor"
+    cubic_a: float = -0.75
+    antialias: bool = False
+    exclude_outside: bool = False
+    extrapolation: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Axis:
+    """One resized axis: ``scale`` is the nominal ratio of lengths, ``roi`` its (start, end)."""
+
+    length: int
+    output: int
+    scale: float
+    roi: tuple[float, float] = (0.0, 1.0)
+
+
+def _coordinates(axis: _Axis, how: str) -> np.ndarray:
+    """Return where each output position lies on the input axis, ``float32[output]``.
+
+    Source: ONNX operator specification, Resize-19, ``coordinate_transformation_mode``.
+    """
+    one = np.float32
+    x = np.arange(axis.output, dtype=np.float32)
+    scale, last = one(axis.scale), one(axis.length - 1)
+    if how == "half_pixel" or (how == "pytorch_half_pixel" and axis.output > 1):
+        return (x + one(0.5)) / scale - one(0.5)
+    if how == "pytorch_half_pixel":
+        return np.zeros_like(x)
+    if how == "half_pixel_symmetric":
+        adjustment = one(axis.output) / (scale * one(axis.length))
+        offset = one(axis.length / 2) * (one(1) - adjustment)
+        return offset + (x + one(0.5)) / scale - one(0.5)
+    if how == "tf_half_pixel_for_nn":
+        return (x + one(0.5)) / scale
+    if how == "asymmetric":
+        return x / scale
+    if how == "align_corners":
+        return x * last / one(max(axis.output - 1, 1))
+    if how == "tf_crop_and_resize":
+        start, end = one(axis.roi[0]), one(axis.roi[1])
+        if axis.output == 1:
+            return one(0.5) * (start + end) * last + x
+        return start * last + x * (end - start) * last / one(axis.output - 1)
+    raise ShapeError(f"unknown coordinate_transformation_mode {how!r}")
+
+
+def _nearest(x: np.ndarray, how: str) -> np.ndarray:
+    """Round coordinates to whole positions."""
+    if how == "round_prefer_floor":
+        return np.ceil(x - np.float32(0.5))
+    if how == "round_prefer_ceil":
+        return np.floor(x + np.float32(0.5))
+    if how in ("floor", "ceil"):
+        return np.floor(x) if how == "floor" else np.ceil(x)
+    raise ShapeError(f"unknown nearest_mode {how!r}")
+
+
+def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
+    """Return Keys' cubic convolution kernel.
+
+    Source: Keys 1981, Cubic convolution interpolation for digital image processing, eq. 15.
+    """
+    d = np.abs(distance)
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+
+
+def _taps(axis: _Axis, method: _Method) -> tuple[np.ndarray, np.ndarray]:
+    """Return input positions and weights of each output: ``int[output, T]``, ``float``."""
+    x = _coordinates(axis, method.coordinates)
+    last = axis.length - 1
+    if method.mode == "nearest":
+        index = np.clip(_nearest(x, method.nearest), 0, last).astype(int)[:, None]
+        return index, np.ones_like(index, float)
+    shrink = min(axis.scale, 1.0) if method.antialias else 1.0
+    reach = 1 if method.mode == "linear" else 2
+    left = math.floor(-reach / shrink) + 1
+    offsets = np.arange(left, 2 - left if method.antialias else reach + 1)
+    base = np.floor(x).astype(int)
+    distance = (offsets - (x - base)[:, None]) * shrink
+    if method.mode == "linear":
+        weights = np.clip(1 - np.abs(distance), 0, 1)
+    else:
+        weights = _cubic(distance, method.cubic_a)
+    index = base[:, None] + offsets
+    if method.exclude_outside:
+        weights = np.where((index >= 0) & (index <= last), weights, 0.0)
+    if method.exclude_outside or method.antialias:
+        weights = weights / weights.sum(axis=1, keepdims=True)
+    return np.clip(index, 0, last), weights
+
+
+def _take(x: Array, index: np.ndarray, axis: int) -> Array:
+    """Take positions of an axis; repeats and even strides need no gather."""
+    length = x.shape[axis]
+    times = len(index) // length
+    if times and np.array_equal(index, np.repeat(np.arange(length), times)):
+        shape = list(x.shape)
+        wide = lax.broadcast_in_dim(
+            x,
+            (*shape[: axis + 1], times, *shape[axis + 1 :]),
+            [i if i <= axis else i + 1 for i in range(x.ndim)],
+        )
+        shape[axis] *= times
+        return wide.reshape(shape)
+    steps = np.unique(np.diff(index))
+    if len(steps) == 1 and steps[0] > 0:
+        return lax.slice_in_dim(x, int(index[0]), int(index[-1]) + 1, int(steps[0]), axis)
+    return jnp.take(x, index, axis=axis)
+
+
+def _resize_axis(x: Array, axis: int, index: np.ndarray, weights: np.ndarray) -> Array:
+    """Replace an axis by weighted sums of its positions."""
+    if weights.shape[1] == 1:
+        return _take(x, index[:, 0], axis)
+    if weights.shape[1] > _MOST_GATHERED:
+        matrix = np.zeros((x.shape[axis], len(index)))
+        np.add.at(matrix, (index, np.arange(len(index))[:, None]), weights)
+        return jnp.moveaxis(jnp.tensordot(x, matrix.astype(x.dtype), ((axis,), (0,))), -1, axis)
+    shape = np.ones(x.ndim, int)
+    shape[axis] = -1
+    terms = [
+        _take(x, index[:, tap], axis) * weights[:, tap].astype(x.dtype).reshape(shape)
+        for tap in range(weights.shape[1])
+    ]
+    return functools.reduce(jnp.add, terms)
+
+
+def _interpolate(x: Array, resized: Sequence[tuple[int, _Axis]], method: _Method) -> Array:
+    """Resize the given array axes one after the other."""
+    cropping = method.coordinates == "tf_crop_and_resize"
+    integral = jnp.issubdtype(x.dtype, jnp.integer) and method.mode != "nearest"
+    y = x.astype(jnp.float32) if integral else x
+    inside = np.ones((1,) * x.ndim, bool)
+    for place, axis in resized:
+        if axis.output == axis.length and axis.scale == 1 and not cropping:
+            continue
+        y = _resize_axis(y, place, *_taps(axis, method))
+        if cropping:
+            at = _coordinates(axis, method.coordinates)
+            shape = np.ones(x.ndim, int)
+            shape[place] = -1
+            inside = inside & ((at >= 0) & (at <= axis.length - 1)).reshape(shape)
+    if not inside.all():
+        y = jnp.where(inside, y, np.asarray(method.extrapolation, y.dtype))
+    return y.astype(x.dtype)
+
+
+def _plan(
+    shape: Ints,
+    roi: np.ndarray | None,
+    scales: np.ndarray | None,
+    sizes: np.ndarray | None,
+    axes: Sequence[int],
+    policy: str = "stretch",
+) -> list[_Axis]:
+    """Return the resized axes in the order of ``axes``."""
+    lengths = [shape[axis] for axis in axes]
+    if sizes is not None and sizes.size:
+        ratios = [int(size) / length for size, length in zip(sizes, lengths, strict=True)]
+        outputs = [int(size) for size in sizes]
+        if policy != "stretch":
+            ratio = min(ratios) if policy == "not_larger" else max(ratios)
+            ratios = [ratio] * len(ratios)
+            outputs = [math.floor(ratio * length + 0.5) for length in lengths]
+    elif scales is not None and scales.size:
+        ratios = [float(scale) for scale in scales]
+        outputs = [
+            int(np.floor(np.float32(scale) * np.float32(length)))
+            for scale, length in zip(ratios, lengths, strict=True)
+        ]
+    else:
+        raise ShapeError("Resize has neither scales nor sizes")
+    rois = [(0.0, 1.0)] * len(lengths)
+    if roi is not None and roi.size:
+        starts, ends = np.split(roi.astype(float), 2)
+        rois = list(zip(starts.tolist(), ends.tolist(), strict=True))
+    return [
+        _Axis(length=length, output=output, scale=ratio, roi=span)
+        for length, output, ratio, span in zip(lengths, outputs, ratios, rois, strict=True)
+    ]
+
+
+def _places(rank: int, axes: Sequence[int], *, channels_last: bool) -> list[int]:
+    """Return which axes of the array the canonical axes are."""
+    order = [0, rank - 1, *range(1, rank - 1)] if channels_last and rank > 1 else range(rank)
+    return [order[axis] for axis in axes]
+
+
+def _canonical_shape(x: Array, *, channels_last: bool) -> Ints:
+    return (x.shape[0], x.shape[-1], *x.shape[1:-1]) if channels_last else x.shape
+
+
+def _resize_cost(x: Ints, *rest: Ints, mode: str = "nearest", **_: object) -> Cost:
+    """Count the taps of each output, axis by axis."""
+    taps = {"nearest": 1, "linear": 2, "cubic": 4}.get(mode, 2)
+    return Cost(vector=math.prod(rest[-1]) * taps * 2)
+
+
+def _resize(
+    x: Array,
+    roi: np.ndarray | None,
+    scales: np.ndarray | None,
+    sizes: np.ndarray | None,
+    *,
+    channels_last: bool,
+    antialias: int = 0,
+    axes: Ints | None = None,
+    coordinate_transformation_mode: str = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: int = 0,
+    extrapolation_value: float = 0.0,
+    keep_aspect_ratio_policy: str = "stretch",
+    mode: str = "nearest",
+    nearest_mode: str = "round_prefer_floor",
+) -> Array:
+    chosen = [axis % x.ndim for axis in (range(x.ndim) if axes is None else axes)]
+    shape = _canonical_shape(x, channels_last=channels_last)
+    plan = _plan(shape, roi, scales, sizes, chosen, keep_aspect_ratio_policy)
+    method = _Method(
+        mode=mode,
+        coordinates=coordinate_transformation_mode,
+        nearest=nearest_mode,
+        cubic_a=cubic_coeff_a,
+        antialias=bool(antialias),
+        exclude_outside=bool(exclude_outside),
+        extrapolation=extrapolation_value,
+    )
+    places = _places(x.ndim, chosen, channels_last=channels_last)
+    return _interpolate(x, list(zip(places, plan, strict=True)), method)
+
+
+_RESIZE = Traits.compute(features=(0,), exact=(1, 2, 3))
+_STATIC = ("roi", "scales", "sizes")
+
+
+@op("Resize", since=(18, 19), static=_STATIC, traits=_RESIZE, cost=_resize_cost)
+def resize(
+    x: Array,
+    roi: np.ndarray | None = None,
+    scales: np.ndarray | None = None,
+    sizes: np.ndarray | None = None,
+    *,
+    antialias: int = 0,
+    axes: Ints | None = None,
+    coordinate_transformation_mode: str = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: int = 0,
+    extrapolation_value: float = 0.0,
+    keep_aspect_ratio_policy: str = "stretch",
+    mode: str = "nearest",
+    nearest_mode: str = "round_prefer_floor",
+) -> Array:
+    """Interpolate along the axes.
+
+    Args:
+      x: Any shape.
+      roi: ``float[2 * K]``, all starts, then all ends, as shares of the axes; read by
+        ``tf_crop_and_resize`` only.
+      scales: ``float[K]``, output lengths over input lengths; or
+      sizes: ``int64[K]``, output lengths.
+
+    Returns:
+      In the dtype of ``x``.
+
+    Raises:
+      ShapeError: Neither scales nor sizes, or an unknown mode.
+
+    Source: ONNX operator specification, Resize-19.
+    """
+    return _resize(
+        x,
+        roi,
+        scales,
+        sizes,
+        channels_last=False,
+        antialias=antialias,
+        axes=axes,
+        coordinate_transformation_mode=coordinate_transformation_mode,
+        cubic_coeff_a=cubic_coeff_a,
+        exclude_outside=exclude_outside,
+        extrapolation_value=extrapolation_value,
+        keep_aspect_ratio_policy=keep_aspect_ratio_policy,
+        mode=mode,
+        nearest_mode=nearest_mode,
+    )
+
+
+@op("Resize", since=(11, 13), static=_STATIC, traits=_RESIZE, cost=_resize_cost)
+def resize_11(
+    x: Array,
+    roi: np.ndarray | None = None,
+    scales: np.ndarray | None = None,
+    sizes: np.ndarray | None = None,
+    *,
+    coordinate_transformation_mode: str = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: int = 0,
+    extrapolation_value: float = 0.0,
+    mode: str = "nearest",
+    nearest_mode: str = "round_prefer_floor",
+) -> Array:
+    """Interpolate along all axes; before opset 18 without choice of axes or antialiasing."""
+    return resize(
+        x,
+        roi,
+        scales,
+        sizes,
+        coordinate_transformation_mode=coordinate_transformation_mode,
+        cubic_coeff_a=cubic_coeff_a,
+        exclude_outside=exclude_outside,
+        extrapolation_value=extrapolation_value,
+        mode=mode,
+        nearest_mode=nearest_mode,
+    )
+
+
+def _scaled(x: Array, scales: np.ndarray, mode: str, *, channels_last: bool) -> Array:
+    """Interpolate as the operators before Resize-11 do: asymmetric, towards the floor."""
+    return _resize(
+        x,
+        None,
+        scales,
+        None,
+        channels_last=channels_last,
+        mode="linear" if mode == "bilinear" else mode,
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+
+
+@op("Upsample", since=(9, 10), static=("scales",), traits=_RESIZE, cost=_resize_cost)
+@op("Resize", since=(10,), static=("scales",), traits=_RESIZE, cost=_resize_cost)
+def resize_10(x: Array, scales: np.ndarray, *, mode: str = "nearest") -> Array:
+    """Interpolate by ``scales``, ``float[rank]``; up to opset 10 positions count from the corner.
+
+    Source: ONNX operator specification, Resize-10 and Upsample-9.
+    """
+    return _scaled(x, scales, mode, channels_last=False)
+
+
+@op("Upsample", since=(7,), traits=_RESIZE, cost=_resize_cost)
+def upsample_7(x: Array, *, scales: tuple[float, ...], mode: str = "nearest") -> Array:
+    """Interpolate; at opset 7 the scales are an attribute."""
+    return resize_10(x, np.array(scales, np.float32), mode=mode)
+
+
+@op("Upsample", since=(1,), traits=_RESIZE, cost=_resize_cost)
+def upsample_1(
+    x: Array, *, height_scale: float, width_scale: float, mode: str = "nearest"
+) -> Array:
+    """Interpolate; before opset 7 only height and width have a scale."""
+    return upsample_7(x, scales=(1.0, 1.0, height_scale, width_scale), mode=mode)
+
+
+def _has_channels(x: Array, *_: object, **__: object) -> bool:
+    return x.ndim > 2
+
+
+@lowering(resize, "channels last", when=_has_channels, channels_last=True)
+@lowering(resize_11, "channels last", when=_has_channels, channels_last=True)
+def resize_last(
+    x: Array,
+    roi: np.ndarray | None = None,
+    scales: np.ndarray | None = None,
+    sizes: np.ndarray | None = None,
+    *,
+    antialias: int = 0,
+    axes: Ints | None = None,
+    coordinate_transformation_mode: str = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: int = 0,
+    extrapolation_value: float = 0.0,
+    keep_aspect_ratio_policy: str = "stretch",
+    mode: str = "nearest",
+    nearest_mode: str = "round_prefer_floor",
+) -> Array:
+    """Interpolate ``[N, *spatial, C]``; all other inputs are in canonical order."""
+    return _resize(
+        x,
+        roi,
+        scales,
+        sizes,
+        channels_last=True,
+        antialias=antialias,
+        axes=axes,
+        coordinate_transformation_mode=coordinate_transformation_mode,
+        cubic_coeff_a=cubic_coeff_a,
+        exclude_outside=exclude_outside,
+        extrapolation_value=extrapolation_value,
+        keep_aspect_ratio_policy=keep_aspect_ratio_policy,
+        mode=mode,
+        nearest_mode=nearest_mode,
+    )
+
+
+@lowering(resize_10, "channels last", when=_has_channels, channels_last=True)
+def resize_10_last(x: Array, scales: np.ndarray, *, mode: str = "nearest") -> Array:
+    """Interpolate ``[N, *spatial, C]``; the scales are in canonical order."""
+    return _scaled(x, scales, mode, channels_last=True)

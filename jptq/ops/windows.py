@@ -1,0 +1,115 @@
+"""Sliding windows: the one formula for pads, strides, dilations and output lengths.
+
+Convolutions and poolings slide a window over the spatial axes; what differs between ONNX's
+attributes (``auto_pad``, ``pads``, ``ceil_mode``) is settled here, on host integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jptq.errors import ShapeError
+from jptq.ops.traits import Ints
+
+Pads = tuple[tuple[int, int], ...]
+"""(begin, end) per spatial axis."""
+
+
+def extent(kernel: int, dilation: int) -> int:
+    """Return how many positions a dilated kernel covers from its first to its last tap."""
+    return (kernel - 1) * dilation + 1
+
+
+def resolve_pads(
+    auto_pad: str,
+    pads: Sequence[int] | None,
+    lengths: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    *,
+    ceil_mode: bool = False,
+) -> Pads:
+    """Return the pads of each spatial axis.
+
+    Args:
+      auto_pad: ``NOTSET``, ``VALID``, ``SAME_UPPER`` or ``SAME_LOWER``.
+      pads: All begins, then all ends; used by ``NOTSET`` only, zeros if absent.
+      lengths: Input length per spatial axis.
+      kernel: Taps per spatial axis.
+      strides: Step per spatial axis.
+      dilations: Distance between taps per spatial axis.
+      ceil_mode: Add end padding so that a last, partial window is counted.
+
+    Returns:
+      ``(begin, end)`` per axis; windows over the padded length give the output length.
+
+    Raises:
+      ShapeError: ``auto_pad`` is unknown, or ``pads`` has not two entries per axis.
+
+    Source: ONNX operator specification, Conv-22 and MaxPool-22.
+    """
+    rank = len(lengths)
+    if auto_pad == "VALID":
+        resolved = [(0, 0)] * rank
+    elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        resolved = []
+        for length, taps, stride, dilation in zip(lengths, kernel, strides, dilations, strict=True):
+            outputs = -(-length // stride)
+            total = max(0, (outputs - 1) * stride + extent(taps, dilation) - length)
+            small, large = total // 2, total - total // 2
+            resolved.append((small, large) if auto_pad == "SAME_UPPER" else (large, small))
+    elif auto_pad == "NOTSET":
+        flat = tuple(pads) if pads else (0,) * (2 * rank)
+        if len(flat) != 2 * rank:
+            raise ShapeError(
+                f"pads has {len(flat)} entries",
+                why=f"{rank} spatial axes need {2 * rank}: all begins, then all ends",
+            )
+        resolved = list(zip(flat[:rank], flat[rank:], strict=True))
+    else:
+        raise ShapeError(
+            f"unknown auto_pad {auto_pad!r}",
+            hint="known: NOTSET, VALID, SAME_UPPER, SAME_LOWER",
+        )
+    if ceil_mode and auto_pad == "NOTSET":
+        resolved = [
+            (begin, end + _partial(length + begin + end, begin + length, *window))
+            for (begin, end), length, *window in zip(
+                resolved, lengths, kernel, strides, dilations, strict=True
+            )
+        ]
+    return tuple(resolved)
+
+
+def _partial(padded: int, content: int, taps: int, stride: int, dilation: int) -> int:
+    """Return the end padding that a last partial window needs; it must not start past the input.
+
+    Negative where explicit pads alone would let a window start past the input.
+    """
+    span = extent(taps, dilation)
+    outputs = -(-(padded - span) // stride) + 1
+    if (outputs - 1) * stride >= content:
+        outputs -= 1
+    return (outputs - 1) * stride + span - padded
+
+
+def output_lengths(
+    lengths: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Pads,
+) -> Ints:
+    """Return the number of whole windows along each padded spatial axis."""
+    return tuple(
+        (length + begin + end - extent(taps, dilation)) // stride + 1
+        for length, taps, stride, dilation, (begin, end) in zip(
+            lengths, kernel, strides, dilations, pads, strict=True
+        )
+    )
+
+
+def is_unpadded(auto_pad: str, pads: Sequence[int] | None) -> bool:
+    """Tell whether the attributes ask for no padding, whatever the lengths."""
+    return auto_pad == "VALID" or (auto_pad == "NOTSET" and not any(pads or ()))

@@ -1,0 +1,254 @@
+"""The ONNX backend node cases, run straight against the registered operators.
+
+This is a second, deliberately plain reading of what the engine does with a node: look the operator
+up, hand it NumPy for static inputs and JAX arrays for the rest, attributes as Python values,
+subgraphs as callables. It knows nothing of the engine, so it can judge operators alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx.backend.test.loader import load_model_tests
+
+from jptq.numerics import dtypes
+from jptq.ops import Op, find
+
+Feeds = Mapping[str, Any]
+
+_FAST_TO_COMPILE: dict[str, Any] = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One model of the ONNX backend suite with its expected outputs.
+
+    Attributes:
+      name: Such as "test_abs".
+      model: Usually one node.
+      data_sets: Pairs of inputs and expected outputs, as NumPy arrays in graph order.
+      rtol: Relative tolerance that ONNX grants.
+      atol: Absolute tolerance that ONNX grants.
+    """
+
+    name: str
+    model: onnx.ModelProto
+    data_sets: list[tuple[list[Any], list[Any]]]
+    rtol: float
+    atol: float
+
+    @property
+    def operator(self) -> str:
+        return self.model.graph.node[0].op_type
+
+    @property
+    def is_single(self) -> bool:
+        return len(self.model.graph.node) == 1
+
+    @property
+    def has_moving_inputs(self) -> bool:
+        """Whether the node reads anything that need not be known while tracing."""
+        return bool(as_function(self, self.data_sets[0][0])[1])
+
+    @functools.cached_property
+    def is_runnable(self) -> bool:
+        """Whether every operator is registered and every tensor has a known number type."""
+        return _has_known_types(self.model.graph) and all(
+            entry is not None for entry in _operators(self.model, self.model.graph)
+        )
+
+
+@functools.cache
+def load() -> tuple[Case, ...]:
+    """Return all node cases that jptq can run, in the order of the suite."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy warns inside the generators of the suite
+        found = load_model_tests(kind="node")
+    cases = (Case(c.name, c.model, c.data_sets, c.rtol, c.atol) for c in found)
+    return tuple(_with_arrays(case) for case in cases if case.is_runnable)
+
+
+def _with_arrays(case: Case) -> Case:
+    """Decode the data sets that hold protocol buffers."""
+    data_sets = [
+        ([_array(x) for x in inputs], [_array(y) for y in outputs])
+        for inputs, outputs in case.data_sets
+    ]
+    return dataclasses.replace(case, data_sets=data_sets)
+
+
+def _array(value: Any) -> np.ndarray:
+    is_coded = isinstance(value, onnx.TensorProto)
+    return onnx.numpy_helper.to_array(value) if is_coded else np.asarray(value)
+
+
+def run(case: Case, inputs: list[np.ndarray], *, copies: int = 0) -> list[Any]:
+    """Compile the case's only node and return its outputs.
+
+    Args:
+      case: Of one node.
+      inputs: In graph order.
+      copies: Map the node over as many equal samples; if 0, call it plainly.
+    """
+    call, values = as_function(case, inputs)
+    if not values:
+        return list(call())
+    if copies:
+        call, values = jax.vmap(call), [np.stack([value] * copies) for value in values]
+    return list(jax.jit(call, compiler_options=_FAST_TO_COMPILE)(*values))
+
+
+def run_chain(case: Case, inputs: list[np.ndarray]) -> list[Any]:
+    """Run a model of any size operator by operator and return its outputs."""
+    names = [tensor.name for tensor in case.model.graph.input]
+    feeds = dict(zip(names, map(jnp.asarray, inputs), strict=True))
+    return _run_graph(case.model, case.model.graph, feeds)
+
+
+def compare(case: Case, outputs: list[Any], expected: list[np.ndarray]) -> None:
+    """Assert equal dtypes, shapes and, within the tolerance of ONNX, values."""
+    for got, want in zip(outputs, expected, strict=True):
+        array = np.asarray(got)
+        assert array.dtype == want.dtype, f"dtype {array.dtype}, expected {want.dtype}"
+        assert array.shape == want.shape, f"shape {array.shape}, expected {want.shape}"
+        # A step of bfloat16 is above the tolerance of ONNX; a few roundings may differ by two steps.
+        rtol = max(case.rtol, 2.0**-6) if array.dtype == ml_dtypes.bfloat16 else case.rtol
+        if array.dtype.kind not in "biuc":  # NumPy cannot subtract the small float types
+            array, want = array.astype(np.float64), want.astype(np.float64)
+        np.testing.assert_allclose(array, want, rtol=rtol, atol=case.atol)
+
+
+def as_function(
+    case: Case, given: list[np.ndarray]
+) -> tuple[Callable[..., tuple[Any, ...]], list[np.ndarray]]:
+    """Return the case's only node as a function of its non-static inputs, and these inputs."""
+    (node,) = case.model.graph.node
+    entry = _find(case.model, node)
+    assert entry is not None
+    feeds = _initial(case.model.graph)
+    feeds |= zip((t.name for t in case.model.graph.input), given, strict=True)
+    inputs = [feeds[name] if name else None for name in node.input]
+    moving = [i for i, x in enumerate(inputs) if x is not None and not entry.is_static(i)]
+    keywords = _keywords(case.model, node, entry, feeds)
+
+    def call(*values: Any) -> tuple[Any, ...]:
+        arguments = list(inputs)
+        for index, value in zip(moving, values, strict=True):
+            arguments[index] = value
+        results = _as_tuple(entry.function(*arguments, **keywords))
+        outputs = dict(zip(node.output, results, strict=False))
+        return tuple(outputs[tensor.name] for tensor in case.model.graph.output)
+
+    return call, [inputs[i] for i in moving]
+
+
+def _run_graph(model: onnx.ModelProto, graph: onnx.GraphProto, feeds: Feeds) -> list[Any]:
+    values = {**feeds, **_initial(graph)}
+    for node in graph.node:
+        entry = _find(model, node)
+        assert entry is not None, node.op_type
+        inputs = [
+            None if not name else _host(values[name], static=entry.is_static(index))
+            for index, name in enumerate(node.input)
+        ]
+        outputs = _call(entry, inputs, _keywords(model, node, entry, values))
+        values |= zip(node.output, outputs, strict=False)
+    return [values[tensor.name] for tensor in graph.output]
+
+
+def _host(value: Any, *, static: bool) -> Any:
+    return np.asarray(value) if static else value
+
+
+def _call(entry: Op, inputs: list[Any], keywords: dict[str, Any]) -> tuple[Any, ...]:
+    """Call an operator; what it makes of host values alone stays on the host."""
+    if any(isinstance(x, jax.Array) for x in inputs):
+        return _as_tuple(entry.function(*inputs, **keywords))
+    with jax.ensure_compile_time_eval():
+        return tuple(np.asarray(y) for y in _as_tuple(entry.function(*inputs, **keywords)))
+
+
+def _as_tuple(result: Any) -> tuple[Any, ...]:
+    return tuple(result) if isinstance(result, tuple | list) else (result,)
+
+
+def _initial(graph: onnx.GraphProto) -> dict[str, Any]:
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def _keywords(
+    model: onnx.ModelProto, node: onnx.NodeProto, entry: Op, values: Feeds
+) -> dict[str, Any]:
+    keywords = {a.name: _attribute(model, a, values) for a in node.attribute}
+    return {**keywords, "n_outputs": len(node.output)} if entry.counts_outputs else keywords
+
+
+def _attribute(model: onnx.ModelProto, attribute: onnx.AttributeProto, values: Feeds) -> Any:
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, onnx.TensorProto):
+        return onnx.numpy_helper.to_array(value)
+    if isinstance(value, onnx.GraphProto):
+        return _subgraph(model, value, values)
+    if isinstance(value, int | float):
+        return value
+    return tuple(item.decode() if isinstance(item, bytes) else item for item in value)
+
+
+def _subgraph(
+    model: onnx.ModelProto, graph: onnx.GraphProto, outer: Feeds
+) -> Callable[..., tuple[Any, ...]]:
+    def call(*inputs: Any) -> tuple[Any, ...]:
+        feeds = zip((tensor.name for tensor in graph.input), inputs, strict=True)
+        return tuple(_run_graph(model, graph, {**outer, **dict(feeds)}))
+
+    return call
+
+
+def _find(model: onnx.ModelProto, node: onnx.NodeProto) -> Op | None:
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    return find(node.domain, node.op_type, versions.get(node.domain, 1))
+
+
+def _operators(model: onnx.ModelProto, graph: onnx.GraphProto) -> Iterator[Op | None]:
+    for node in graph.node:
+        yield _find(model, node)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _operators(model, attribute.g)
+
+
+def _has_known_types(graph: onnx.GraphProto) -> bool:
+    """Whether all inputs, outputs and cast targets are plain tensors of numbers jptq has."""
+    known = {code for code in range(1, 32) if _is_number(code)}
+    tensors = [tensor.type for tensor in (*graph.input, *graph.output)]
+    targets = {
+        attribute.i
+        for node in graph.node
+        for attribute in node.attribute
+        if attribute.name in ("to", "dtype") and node.domain == ""
+    }
+    return (
+        all(t.HasField("tensor_type") and t.tensor_type.elem_type in known for t in tensors)
+        and targets <= known
+    )
+
+
+def _is_number(code: int) -> bool:
+    try:
+        return dtypes.from_onnx(code) != np.object_
+    except KeyError:
+        return False

@@ -1,0 +1,114 @@
+"""Activations: extremes, gradients, and the row coercion of old opsets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from jptq.ops import activation
+
+POINTWISE = [
+    activation.relu,
+    activation.leaky_relu,
+    activation.elu,
+    activation.selu,
+    activation.celu,
+    activation.thresholded_relu,
+    activation.shrink,
+    activation.sigmoid,
+    activation.hard_sigmoid,
+    activation.hard_swish,
+    activation.swish,
+    activation.softplus,
+    activation.softsign,
+    activation.mish,
+    activation.gelu,
+]
+EXTREMES = np.asarray([-1e4, -200.0, -88.8, -1.0, 0.0, 1.0, 88.8, 200.0, 1e4], np.float32)
+
+every_activation = pytest.mark.parametrize("function", POINTWISE, ids=lambda f: f.__name__)
+
+
+@every_activation
+def test_values_and_gradients_are_finite_at_extremes(function: Callable) -> None:
+    values, slopes = jax.vmap(jax.value_and_grad(function))(jnp.asarray(EXTREMES))
+    assert np.isfinite(values).all()
+    assert np.isfinite(slopes).all()
+
+
+@every_activation
+def test_gradients_agree_with_finite_differences(function: Callable) -> None:
+    x = np.asarray([-2.6, -1.3, -0.2, 0.3, 0.9, 1.7, 2.8])  # away from all kinks
+    with jax.enable_x64(True):
+        slopes = jax.vmap(jax.grad(function))(jnp.asarray(x))
+        step = 1e-6
+        differences = (np.asarray(function(x + step)) - np.asarray(function(x - step))) / (2 * step)
+    np.testing.assert_allclose(slopes, differences, rtol=1e-5, atol=1e-9)
+
+
+@every_activation
+def test_half_precision_stays_half_precision(function: Callable) -> None:
+    assert function(jnp.asarray(EXTREMES, jnp.float16)).dtype == jnp.float16
+
+
+def test_the_gradient_of_relu_at_zero_is_zero() -> None:
+    assert float(jax.grad(activation.relu)(0.0)) == 0
+
+
+@pytest.mark.parametrize("limits", [(None, None), (-1.0, None), (None, 2.0), (-1.0, 2.0)])
+def test_absent_limits_do_not_clip(limits: tuple[float | None, float | None]) -> None:
+    low, high = (None if limit is None else jnp.float32(limit) for limit in limits)
+    x = np.linspace(-3, 3, 13, dtype=np.float32)
+    expected = x if limits == (None, None) else np.clip(x, *limits)
+    np.testing.assert_array_equal(activation.clip(jnp.asarray(x), low, high), expected)
+
+
+def test_the_upper_limit_wins_where_limits_cross() -> None:
+    got = activation.clip(jnp.arange(3.0), jnp.float32(5), jnp.float32(1))
+    assert got.tolist() == [1, 1, 1]
+
+
+def test_the_limits_of_opset_6_are_attributes_and_fit_half_precision() -> None:
+    x = jnp.asarray([-9.0, 0.5, 9.0], jnp.float16)
+    assert activation.clip_6(x, min=0.0).tolist() == [0, 0.5, 9]
+    assert activation.clip_6(x, max=6.0).dtype == jnp.float16
+
+
+def test_the_slope_of_opset_6_lies_along_the_channels() -> None:
+    x = jnp.full((1, 2, 2, 2), -1.0)
+    got = activation.prelu_6(x, jnp.asarray([0.5, 0.25]))
+    np.testing.assert_array_equal(got[0, :, 0, 0], [-0.5, -0.25])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1])
+def test_softmax_of_opset_11_normalizes_all_axes_from_the_given_one(axis: int) -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    axes = tuple(range(axis % 3, 3))
+    expected = scipy.special.softmax(x, axes)
+    np.testing.assert_allclose(activation.softmax_1(jnp.asarray(x), axis=axis), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        activation.log_softmax_1(jnp.asarray(x), axis=axis),
+        scipy.special.log_softmax(x, axes),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    peaks = np.asarray(activation.hardmax_1(jnp.asarray(x), axis=axis))
+    np.testing.assert_array_equal(peaks.sum(axes), np.ones(x.shape[: axis % 3]))
+    np.testing.assert_array_equal((peaks * x).sum(axes), x.max(axes))
+
+
+def test_a_saturated_softmax_has_finite_logarithm_and_gradient() -> None:
+    x = jnp.asarray([0.0, 1000.0, -1000.0])
+    assert activation.log_softmax(x).tolist() == [-1000, 0, -2000]
+    slopes = jax.jacobian(activation.softmax)(x)
+    assert np.isfinite(slopes).all()
+
+
+def test_hardmax_marks_the_first_of_equal_maxima() -> None:
+    got = activation.hardmax(jnp.asarray([[1.0, 3.0, 3.0]]), axis=1)
+    assert got.tolist() == [[0, 1, 0]]

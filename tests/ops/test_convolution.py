@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jptq.ops import Cost, convolution, deconvolution
+from tests.ops.agreement import check_against_onnxruntime, check_lowering, normal
+
+CONVOLUTIONS: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+    "1x1": ("pointwise", (2, 3, 5, 4), (6, 3, 1, 1), {}),
+    "1x1, strided": ("pointwise", (2, 3, 5, 4), (6, 3, 1, 1), {"strides": [2, 3]}),
+    "1x1, same": (
+        "pointwise",
+        (1, 3, 5, 4),
+        (6, 3, 1, 1),
+        {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
+    ),
+    "1x1, padded": ("dense", (1, 3, 5, 4), (6, 3, 1, 1), {"pads": [1, 0, 0, 2]}),
+    "3x3": ("dense", (2, 3, 6, 5), (4, 3, 3, 3), {"pads": [1, 1, 1, 1]}),
+    "3x3, uneven": (
+        "dense",
+        (1, 3, 9, 8),
+        (4, 3, 3, 2),
+        {"pads": [0, 1, 2, 0], "strides": [2, 1], "dilations": [1, 2]},
+    ),
+    "same lower": ("dense", (1, 3, 6, 5), (4, 3, 2, 3), {"auto_pad": "SAME_LOWER"}),
+    "one axis": ("dense", (2, 3, 9), (4, 3, 3), {"pads": [1, 1]}),
+    "three axes": ("dense", (1, 2, 4, 5, 3), (3, 2, 2, 2, 2), {}),
+    "groups": ("dense", (1, 6, 5, 5), (4, 3, 3, 3), {"group": 2, "pads": [1, 1, 1, 1]}),
+    "depthwise": ("depthwise", (2, 4, 6, 5), (4, 1, 3, 3), {"group": 4, "pads": [1, 1, 1, 1]}),
+    "depthwise, strided": (
+        "depthwise",
+        (1, 4, 9, 8),
+        (4, 1, 5, 3),
+        {"group": 4, "strides": [2, 3], "dilations": [2, 1], "pads": [1, 0, 2, 1]},
+    ),
+    "depthwise, multiplier": ("depthwise", (1, 3, 6, 5), (6, 1, 3, 3), {"group": 3}),
+    "depthwise, one axis": ("depthwise", (1, 3, 8), (3, 1, 3), {"group": 3}),
+}
+
+TRANSPOSED: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+    "tiling": ("tiling", (2, 3, 4, 5), (3, 4, 2, 3), {"strides": [2, 3]}),
+    "overlapping": (
+        "dense",
+        (1, 3, 4, 5),
+        (3, 4, 3, 3),
+        {"strides": [2, 2], "pads": [1, 0, 0, 1], "output_padding": [1, 0]},
+    ),
+    "dilated": ("dense", (1, 3, 4, 5), (3, 2, 2, 3), {"dilations": [2, 1]}),
+    "given shape": (
+        "dense",
+        (1, 2, 4, 4),
+        (2, 3, 3, 3),
+        {"strides": [2, 2], "output_shape": [8, 8]},
+    ),
+    "depthwise": (
+        "depthwise",
+        (1, 4, 4, 5),
+        (4, 1, 4, 4),
+        {"group": 4, "strides": [2, 2], "pads": [1, 1, 1, 1]},
+    ),
+    "one axis": ("tiling", (1, 3, 5), (3, 2, 2), {"strides": [2]}),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_conv_agrees_with_onnxruntime(case: str) -> None:
+    _, x, w, attributes = CONVOLUTIONS[case]
+    inputs = [normal(*x), normal(*w, seed=1), normal(w[0], seed=2)]
+    check_against_onnxruntime("Conv", inputs, attributes, opset=13)
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_conv_lowerings_equal_the_default(case: str) -> None:
+    expected, x, w, attributes = CONVOLUTIONS[case]
+    inputs = [normal(*x), normal(*w, seed=1), normal(w[0], seed=2)]
+    check_lowering("Conv", inputs, attributes, opset=13, expected=expected)
+
+
+def test_a_lowering_without_bias_equals_the_default() -> None:
+    inputs = [normal(1, 3, 4, 4), normal(2, 3, 1, 1, seed=1)]
+    check_lowering("Conv", inputs, opset=13, expected="pointwise")
+
+
+@pytest.mark.parametrize("case", TRANSPOSED)
+def test_conv_transpose_agrees_with_onnxruntime(case: str) -> None:
+    _, x, w, attributes = TRANSPOSED[case]
+    channels = w[1] * attributes.get("group", 1)
+    inputs = [normal(*x), normal(*w, seed=1), normal(channels, seed=2)]
+    check_against_onnxruntime("ConvTranspose", inputs, attributes, opset=13)
+
+
+@pytest.mark.parametrize("case", TRANSPOSED)
+def test_conv_transpose_lowerings_equal_the_default(case: str) -> None:
+    expected, x, w, attributes = TRANSPOSED[case]
+    channels = w[1] * attributes.get("group", 1)
+    inputs = [normal(*x), normal(*w, seed=1), normal(channels, seed=2)]
+    check_lowering("ConvTranspose", inputs, attributes, opset=13, expected=expected)
+
+
+def test_grouped_conv_transpose_agrees_with_onnxruntime() -> None:
+    inputs = [normal(1, 4, 3, 3), normal(4, 3, 2, 2, seed=1)]
+    check_against_onnxruntime("ConvTranspose", inputs, {"group": 2, "strides": [2, 2]}, opset=13)
+
+
+def test_conv_counts_a_product_per_output_and_tap() -> None:
+    cost = convolution._conv_cost((1, 6, 8, 8), (4, 3, 3, 3), (1, 4, 6, 6), group=2)
+    assert cost == Cost(macs=4 * 36 * 27)
+
+
+def test_conv_transpose_counts_a_product_per_input_and_tap() -> None:
+    cost = deconvolution._conv_transpose_cost((1, 6, 8, 8), (6, 4, 2, 2), (1, 4, 16, 16))
+    assert cost == Cost(macs=6 * 64 * 16)
+
+
+def test_packing_keeps_the_order_of_output_channels() -> None:
+    w = normal(4, 3, 2, 2)
+    packed = np.asarray(convolution.to_taps_in_out(w))
+    np.testing.assert_array_equal(packed[1, 0, 2], w[:, 2, 1, 0])

@@ -1,0 +1,90 @@
+"""Every registered operator against the node cases that ONNX ships."""
+
+from __future__ import annotations
+
+import collections
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from tests.ops import cases
+
+_FRACTIONAL = "ONNX divides by the fractional length; its own text and onnxruntime by the whole one"
+_RANDOM = "draws random numbers"
+_TRAINING = "statistics of a batch tie its samples together: refused"
+
+EXCLUDED = {
+    "test_batchnorm_epsilon_training_mode": _TRAINING,
+    "test_batchnorm_example_training_mode": _TRAINING,
+    "test_dynamicquantizelinear_expanded": (
+        "a value one ulp from a tie: XLA divides by a scalar through its reciprocal"
+    ),
+    "test_resize_downsample_scales_cubic_align_corners": _FRACTIONAL,
+    "test_resize_downsample_scales_linear_align_corners": _FRACTIONAL,
+    "test_training_dropout": _RANDOM,
+    "test_training_dropout_default": _RANDOM,
+    "test_training_dropout_default_mask": _RANDOM,
+    "test_training_dropout_mask": _RANDOM,
+}
+"""Cases that must not count, with the reason."""
+
+SINGLE: dict[str, list[cases.Case]] = collections.defaultdict(list)
+CHAINS: dict[str, list[cases.Case]] = collections.defaultdict(list)
+for _case in cases.load():
+    if _case.name not in EXCLUDED:
+        if _case.is_single:
+            SINGLE[_case.operator].append(_case)
+        else:
+            CHAINS[_case.name.removeprefix("test_").split("_")[0]].append(_case)
+
+
+def _complaints(group: list[cases.Case], run: Callable[..., list[Any]]) -> list[str]:
+    """Return what is wrong with each case that fails."""
+    complaints = []
+    for case in group:
+        for inputs, expected in case.data_sets:
+            try:
+                cases.compare(case, run(case, inputs), expected)
+            except Exception:  # the report names every case that fails
+                complaints.append(f"{case.name}: {traceback.format_exc(limit=-2)}")
+    return complaints
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "Attention" else name
+        for name in sorted(SINGLE)
+    ],
+)
+def test_node_cases_of_onnx_agree(operator: str) -> None:
+    with jax.enable_x64(True):
+        complaints = _complaints(SINGLE[operator], cases.run)
+    assert not complaints, "\n".join(complaints)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", sorted(CHAINS))
+def test_functions_that_onnx_expands_into_chains_agree(function: str) -> None:
+    with jax.enable_x64(True):
+        complaints = _complaints(CHAINS[function], cases.run_chain)
+    assert not complaints, "\n".join(complaints)
+
+
+@pytest.mark.parametrize(
+    "operator", [name for name, group in sorted(SINGLE.items()) if group[0].has_moving_inputs]
+)
+def test_a_batch_of_samples_maps_through_the_operator(operator: str) -> None:
+    case = SINGLE[operator][0]
+    inputs, expected = case.data_sets[0]
+    with jax.enable_x64(True):
+        outputs = cases.run(case, inputs, copies=2)
+    cases.compare(case, outputs, [np.stack([array] * 2) for array in expected])
+
+
+def test_each_exclusion_names_a_case_that_exists() -> None:
+    assert set(EXCLUDED) <= {case.name for case in cases.load()}

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jptq.ops import Cost, pooling
+from tests.ops.agreement import check_against_onnxruntime, check_lowering, normal
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    "strided": {"kernel_shape": [2, 2], "strides": [2, 2]},
+    "padded": {"kernel_shape": [3, 3], "pads": [1, 0, 0, 1]},
+    "same": {"kernel_shape": [3, 2], "strides": [2, 2], "auto_pad": "SAME_UPPER"},
+    "ceiled": {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1},
+    "ceiled, padded": {
+        "kernel_shape": [3, 3],
+        "strides": [2, 3],
+        "pads": [1, 1, 1, 1],
+        "ceil_mode": 1,
+    },
+    "dilated": {"kernel_shape": [2, 3], "dilations": [2, 1], "pads": [1, 1, 0, 1]},
+}
+
+
+@pytest.mark.parametrize("case", WINDOWS)
+def test_max_pool_agrees_with_onnxruntime(case: str) -> None:
+    check_against_onnxruntime("MaxPool", [normal(2, 3, 8, 7)], WINDOWS[case], opset=19)
+
+
+@pytest.mark.parametrize("case", WINDOWS)
+@pytest.mark.parametrize("storage_order", [0, 1])
+def test_max_pool_finds_the_places_that_onnxruntime_finds(case: str, storage_order: int) -> None:
+    attributes = {**WINDOWS[case], "storage_order": storage_order}
+    check_against_onnxruntime("MaxPool", [normal(2, 3, 8, 7)], attributes, opset=19, n_outputs=2)
+
+
+def test_the_places_of_low_integers_are_never_on_a_pad() -> None:
+    x = jnp.full((1, 1, 3, 3), -128, jnp.int8)
+    _, places = pooling.max_pool(x, kernel_shape=(3, 3), pads=(1, 1, 1, 1), n_outputs=2)
+    np.testing.assert_array_equal(np.asarray(places)[0, 0], [[0, 0, 1], [0, 0, 1], [3, 3, 4]])
+
+
+@pytest.mark.parametrize("case", WINDOWS)
+@pytest.mark.parametrize("count_include_pad", [0, 1])
+def test_average_pool_agrees_with_onnxruntime(case: str, count_include_pad: int) -> None:
+    attributes = {**WINDOWS[case], "count_include_pad": count_include_pad}
+    check_against_onnxruntime("AveragePool", [normal(2, 3, 8, 7)], attributes, opset=19)
+
+
+@pytest.mark.parametrize("case", WINDOWS)
+def test_lp_pool_agrees_with_onnxruntime(case: str) -> None:
+    attributes = {**WINDOWS[case], "p": 3}
+    check_against_onnxruntime("LpPool", [normal(2, 3, 8, 7)], attributes, opset=18, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", WINDOWS)
+@pytest.mark.parametrize("name", ["MaxPool", "AveragePool"])
+def test_channels_last_pooling_equals_the_default(name: str, case: str) -> None:
+    check_lowering(name, [normal(2, 3, 8, 7)], WINDOWS[case], opset=19, expected="channels last")
+
+
+@pytest.mark.parametrize("name", ["GlobalAveragePool", "GlobalMaxPool"])
+def test_channels_last_global_pooling_equals_the_default(name: str) -> None:
+    check_lowering(name, [normal(2, 3, 4, 5)], opset=13, expected="channels last")
+
+
+@pytest.mark.parametrize("name", ["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"])
+def test_global_pooling_agrees_with_onnxruntime(name: str) -> None:
+    check_against_onnxruntime(name, [normal(2, 3, 4, 5)], opset=13)
+
+
+@pytest.mark.parametrize("name", ["MaxPool", "AveragePool"])
+def test_no_window_starts_past_the_input(name: str) -> None:
+    attributes = {"kernel_shape": [1], "strides": [4], "pads": [0, 0], "ceil_mode": 1}
+    check_against_onnxruntime(name, [normal(1, 2, 4)], attributes, opset=19)
+
+
+def test_the_gradient_of_a_maximum_goes_to_its_place() -> None:
+    x = jnp.arange(16.0).reshape(1, 1, 4, 4)
+    gradient = jax.grad(lambda x: pooling.max_pool(x, kernel_shape=(2, 2), strides=(2, 2)).sum())(x)
+    assert np.flatnonzero(np.asarray(gradient)).tolist() == [5, 7, 13, 15]
+
+
+def test_unpooling_puts_maxima_back() -> None:
+    x = jnp.asarray(normal(1, 2, 4, 4))
+    y, places = pooling.max_pool(x, kernel_shape=(2, 2), strides=(2, 2), n_outputs=2)
+    back = pooling.max_unpool(y, places, kernel_shape=(2, 2), strides=(2, 2))
+    kept = np.asarray(back) != 0
+    assert kept.sum() == y.size
+    np.testing.assert_array_equal(np.asarray(back)[kept], np.asarray(x)[kept])
+
+
+def test_pooling_counts_an_operation_per_output_and_tap() -> None:
+    cost = pooling._window_cost((1, 3, 8, 8), (1, 3, 4, 4), kernel_shape=(2, 2))
+    assert cost == Cost(vector=3 * 16 * 4)
