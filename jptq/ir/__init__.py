@@ -1,0 +1,39 @@
+"""ONNX files in and out, edits, paths, and the optimisation of the float graph."""
+
+from __future__ import annotations
+
+from jptq.ir.edit import extract, insert_on_tensors, prune, rename, replace_node, with_nodes
+from jptq.ir.expand import expand_units
+from jptq.ir.load import load
+from jptq.ir.model import CALIBRATION, HORIZON, Attribute, Model, Node, Tensor
+from jptq.ir.opset import raise_opset
+from jptq.ir.optimizer import fix_inputs, optimize
+from jptq.ir.paths import ancestors, between, descendants
+from jptq.ir.refuse import refuse_quantized
+from jptq.ir.save import save, to_bytes
+
+__all__ = [
+    "CALIBRATION",
+    "HORIZON",
+    "Attribute",
+    "Model",
+    "Node",
+    "Tensor",
+    "ancestors",
+    "between",
+    "descendants",
+    "expand_units",
+    "extract",
+    "fix_inputs",
+    "insert_on_tensors",
+    "load",
+    "optimize",
+    "prune",
+    "raise_opset",
+    "refuse_quantized",
+    "rename",
+    "replace_node",
+    "save",
+    "to_bytes",
+    "with_nodes",
+]

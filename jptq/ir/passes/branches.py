@@ -1,0 +1,64 @@
+"""An `If` whose condition is known gives way to the branch that it takes."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from jptq.ir.passes import graph as edits
+
+
+def run(model: ir.Model) -> bool:
+    """Move the taken branch of every decided `If` of the main graph into that graph."""
+    changed = False
+    for node in tuple(model.graph):
+        condition = edits.constant(node.inputs[0]) if node.op_type == "If" else None
+        if node.domain != "" or condition is None or condition.size != 1:
+            continue
+        taken = "then_branch" if condition.item() else "else_branch"
+        for attribute in node.attributes.values():
+            if attribute.name != taken:
+                _forget(attribute.as_graph())
+        _inline(model.graph, node, node.attributes[taken].as_graph())
+        changed = True
+    return changed
+
+
+def _forget(branch: ir.Graph) -> None:
+    """Stop a branch that never runs from counting as a reader of outer tensors."""
+    for node in branch.all_nodes():
+        for index in range(len(node.inputs)):
+            node.replace_input_with(index, None)
+
+
+def _inline(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
+    results = tuple(branch.outputs)
+    branch.outputs.clear()
+    nodes = tuple(branch)
+    branch.remove(nodes)
+    constants = tuple(branch.initializers.values())
+    branch.initializers.clear()
+    tensor_names = set(ir.convenience.create_value_mapping(graph))
+    node_names = {other.name or "" for other in graph if other is not node}
+    for value in (*constants, *(output for inside in nodes for output in inside.outputs)):
+        if value.name:
+            value.name = edits.free_name(value.name, tensor_names)
+            tensor_names.add(value.name)
+    for inside in nodes:
+        inside.name = edits.free_name(inside.name or inside.op_type, node_names)
+        node_names.add(inside.name)
+    for value in constants:
+        graph.register_initializer(value)
+    graph.insert_before(node, nodes)
+    for old, result in zip(node.outputs, results, strict=True):
+        # A copy gives the result the name that readers and graph outputs know.
+        copy = ir.Node(
+            "",
+            "Identity",
+            [result],
+            outputs=[ir.Value(name=old.name, shape=old.shape, type=old.type)],
+            name=edits.free_name(node.name or "If", node_names),
+        )
+        node_names.add(copy.name or "")
+        graph.insert_before(node, copy)
+        old.replace_all_uses_with(copy.outputs[0], replace_graph_outputs=True)
+    graph.remove(node, safe=True)

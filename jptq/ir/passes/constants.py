@@ -1,0 +1,131 @@
+"""Constant nodes become initializers; nodes that read only constants are computed now."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+from jptq.ir.convert import to_array, to_tensor
+from jptq.ir.passes import graph as edits
+
+GROWTH_LIMIT: Final = 4 << 20
+"""Bytes. A larger result stays a node, unless its inputs are as large: the file must not swell."""
+
+_NEVER: Final = {
+    # Random numbers differ from run to run; quantizers carry meaning that folding destroys.
+    *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"),
+    *("Bernoulli", "QuantizeLinear", "DequantizeLinear", "Constant"),
+}
+_SHRINKING: Final = {"NonZero", "Unique", "Compress", "NonMaxSuppression"}
+"""Their output's shape hangs on values; it is bounded by the input's size."""
+
+_logger = logging.getLogger(__name__)
+
+
+def run(model: ir.Model) -> bool:
+    """Lift and fold the constants of the main graph."""
+    lift = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
+    changed = bool(lift(model).modified)
+    for node in tuple(model.graph):
+        if _is_foldable(node) and _fold(node, model):
+            changed = True
+    return changed
+
+
+def _is_foldable(node: ir.Node) -> bool:
+    return (
+        node.domain == ""
+        and node.op_type not in _NEVER
+        and any(value is not None for value in node.inputs)
+        and all(value is None or edits.constant(value) is not None for value in node.inputs)
+        and not any(output.is_graph_output() for output in node.outputs)
+        and not any(
+            attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+            for attribute in node.attributes.values()
+        )
+        and _is_small(node)
+    )
+
+
+def _is_small(node: ir.Node) -> bool:
+    if node.op_type in _SHRINKING:
+        return True
+    held = sum(value.const_value.nbytes for value in node.inputs if value and value.const_value)
+    for output in node.outputs:
+        shape = edits.static_shape(output)
+        if not output.uses():
+            continue
+        if shape is None or output.dtype is None:
+            _logger.debug("%s is not folded: its size is unknown", node.name)
+            return False
+        if math.prod(shape) * output.dtype.itemsize > max(GROWTH_LIMIT, held):
+            _logger.debug("%s is not folded: its result is large", node.name)
+            return False
+    return True
+
+
+def _fold(node: ir.Node, model: ir.Model) -> bool:
+    results = _evaluate(node, model.graph.opset_imports)
+    if results is None:
+        return False
+    for output, result in zip(node.outputs, results, strict=True):
+        if not output.uses():
+            continue
+        shape = edits.static_shape(output)
+        fits = isinstance(result, np.ndarray) and (
+            (shape is None or shape == result.shape)
+            and (output.dtype is None or output.dtype == to_tensor("", result).dtype)
+        )
+        if not fits:
+            _logger.debug("%s is not folded: the evaluator disagrees with inference", node.name)
+            return False
+    for output, result in zip(node.outputs, results, strict=True):
+        if output.uses() and output.name:
+            value = ir.Value(
+                name=output.name,
+                shape=ir.Shape(result.shape),
+                type=ir.TensorType(to_tensor("", result).dtype),
+                const_value=to_tensor(output.name, result),
+            )
+            output.replace_all_uses_with(value)
+            model.graph.register_initializer(value)
+    edits.remove_unread(node)
+    return True
+
+
+def _evaluate(node: ir.Node, opsets: dict[str, int]) -> list[np.ndarray] | None:
+    """Compute one node; None where the evaluator cannot."""
+    feeds = {
+        str(value.name): to_array(value.const_value)
+        for value in node.inputs
+        if value is not None and value.const_value is not None
+    }
+    graph = onnx.helper.make_graph(
+        [ir.to_proto(node)],
+        node.op_type,
+        [_untyped(name) for name in feeds],
+        [_untyped(output.name) for output in node.outputs if output.name],
+    )
+    imports = [onnx.helper.make_opsetid("", opsets.get("", 1))]
+    proto = onnx.helper.make_model(graph, opset_imports=imports)
+    try:
+        with np.errstate(all="ignore"):
+            found = iter(ReferenceEvaluator(proto).run(None, feeds))
+    except Exception as error:
+        # The evaluator raises whatever its kernels do; an unfolded node is still correct.
+        _logger.debug("%s is not folded: %s", node.name, error)
+        return None
+    return [np.asarray(next(found)) if output.name else np.empty(0) for output in node.outputs]
+
+
+def _untyped(name: str) -> onnx.ValueInfoProto:
+    info = onnx.ValueInfoProto()
+    info.name = name
+    return info
