@@ -127,3 +127,24 @@ class Plan:
         if node not in self.by_node:
             raise UnknownNameError("node with quantizers", node, self.by_node)
         return self.by_node[node]
+
+    @cached_property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Calibrations that change their type together, in graph order; each is in one group.
+
+        Each calibration is a group of its own, except that the one at a graph output joins the
+        first input of the node that produces it: a config can only say the node's type
+        (hmct-spec 4.3).
+        """
+        leader = {calibration.name: calibration.name for calibration in self.calibrations}
+        for slots in self.slots:
+            if slots.output is None or "int16" not in self.calibration(slots.output).allowed:
+                continue
+            for name in slots.calibrations:
+                if "int16" in self.calibration(name).allowed and name != slots.output:
+                    leader[slots.output] = leader[name]
+                    break
+        members: dict[str, list[str]] = {}
+        for calibration in self.calibrations:
+            members.setdefault(leader[calibration.name], []).append(calibration.name)
+        return tuple(tuple(names) for names in members.values())

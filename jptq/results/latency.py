@@ -64,12 +64,12 @@ class NodeTime:
 class Boundary:
     """The cost of a node writing a wider type than it computes in.
 
-    `NodeTime` takes the output for as wide as the node's features. A wider one moves more bytes,
-    which is charged here; a narrower one is not credited, so that raising a calibration never
-    makes a network faster.
+    `NodeTime` takes the output for as wide as the widest of the node's operands. A wider one
+    moves more bytes, which is charged here; a narrower one is not credited, so that raising a
+    calibration never makes a network faster.
 
     Attributes:
-      first: Calibrations of the producer's plain feature operands.
+      first: Calibrations of the producer's operands.
       second: The calibration of what it produces.
       time_us: Microseconds if `second` is wider than each of `first`.
     """
@@ -80,8 +80,8 @@ class Boundary:
 
     def crossed(self, assignment: Mapping[str, str]) -> bool:
         """Tell whether an assignment pays for this boundary."""
-        written = WIDTHS.index(assignment[self.second])
-        return all(WIDTHS.index(assignment[name]) < written for name in self.first)
+        computed = max((WIDTHS.index(assignment[name]) for name in self.first), default=0)
+        return WIDTHS.index(assignment[self.second]) > computed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,13 @@ BETTER = {
     "mre": "lower",
     "mae": "lower",
     "chebyshev": "lower",
+    "nsr": "lower",
+    "channel-nsr": "lower",
+    "taylor": "lower",
+    "fisher": "lower",
+    "hessian": "lower",
 }
-"""Direction of each metric: a ranking lists the worst first (hmct-spec 2.5)."""
+"""Direction of each score: a ranking lists the worst first (hmct-spec 2.5)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,173 @@
+"""What is kept of a tensor over all samples: its range and a histogram, never its values.
+
+Both are reduced on the device, batch by batch, in two passes over the samples: the histogram
+needs the range to lay out its bins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+FINE_BINS = 16384
+"""Least number of bins: a threshold read off a histogram is at most the tensor's largest absolute
+value / 8192 above the exact one."""
+
+
+_LEAST = 1e-30
+"""Below this a tensor counts as zero: bins of it would be narrower than float32 can say."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Histogram:
+    """Counts of absolute values.
+
+    Attributes:
+      counts: ``int64[bins]``; bin i holds values from ``i * width`` to ``(i + 1) * width``.
+      width: Of a bin, in the tensor's unit.
+      zeros: How many of the first bin's values are exactly 0.
+      growth: How often the range had to be doubled from that of the first sample.
+    """
+
+    counts: np.ndarray
+    width: float
+    zeros: int
+    growth: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Statistics:
+    """Of one tensor, over all samples.
+
+    Attributes:
+      low: Least value.
+      high: Largest value.
+      first: Largest absolute value of the first sample.
+      channels: ``float32[C]``, largest absolute value per channel; None if not asked for.
+      histograms: By ``num_bin``.
+    """
+
+    low: float
+    high: float
+    first: float
+    channels: np.ndarray | None = None
+    histograms: Mapping[int, Histogram] = dataclasses.field(default_factory=dict)
+
+    @property
+    def largest(self) -> float:
+        """Return the largest absolute value."""
+        # max(), unlike np.maximum, may lose a NaN.
+        return float(np.maximum(abs(self.low), abs(self.high)))
+
+
+def init() -> Statistics:
+    """Return the statistics of no sample."""
+    return Statistics(low=math.inf, high=-math.inf, first=math.nan)
+
+
+class Measured(NamedTuple):
+    """The range of one batch, on the device or the host."""
+
+    low: Array
+    high: Array
+    first: Array
+    channels: Array | None
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def measure(x: Array, channel_axis: int | None = None) -> Measured:
+    """Return the range of a batch.
+
+    Args:
+      x: ``[S, *shape]``, S samples; a repeated sample does no harm.
+      channel_axis: Axis of ``shape`` to keep apart, or None.
+    """
+    magnitude = jnp.abs(x)
+    channels = None
+    if channel_axis is not None:
+        others = tuple(i for i in range(x.ndim) if i != channel_axis + 1)
+        channels = jnp.max(magnitude, axis=others)
+    # XLA:CPU may lose a NaN in a minimum or maximum.
+    marker = jnp.where(jnp.isnan(x).any(), jnp.float32(jnp.nan), jnp.float32(0))
+    return Measured(jnp.min(x) + marker, jnp.max(x) + marker, jnp.max(magnitude[0]), channels)
+
+
+def update(before: Statistics, batch: Measured) -> Statistics:
+    """Return the statistics with the range of a batch added."""
+    channels = None if batch.channels is None else np.asarray(batch.channels)
+    if channels is not None and before.channels is not None:
+        channels = np.maximum(before.channels, channels)
+    return Statistics(
+        # np.minimum and np.maximum keep a NaN, which is refused when thresholds are made.
+        low=float(np.minimum(before.low, batch.low)),
+        high=float(np.maximum(before.high, batch.high)),
+        first=float(batch.first) if math.isnan(before.first) else before.first,
+        channels=channels,
+    )
+
+
+def empty_histogram(statistics: Statistics, num_bin: int, max_num_bin: int) -> Histogram:
+    """Return a histogram without counts that suits a tensor.
+
+    The range starts as the first sample's and is doubled until it covers all samples, so that it
+    does not depend on the batch size. Bins are as fine as the methods need: a multiple of
+    ``num_bin`` by a power of two.
+
+    Args:
+      statistics: The tensor's, after all samples.
+      num_bin: Bins over the first sample's range.
+      max_num_bin: Bins that ``kl`` may use.
+    """
+    largest = statistics.largest
+    start = statistics.first if statistics.first > 0 else largest
+    usable = _LEAST < largest < math.inf
+    growth = max(0, math.ceil(math.log2(largest / start))) if usable else 0
+    bins = num_bin * 2 ** math.ceil(math.log2(max(max_num_bin, FINE_BINS, num_bin) / num_bin))
+    span = start * 2.0**growth if usable else 1.0
+    return Histogram(counts=np.zeros(bins, np.int64), width=span / bins, zeros=0, growth=growth)
+
+
+class Counted(NamedTuple):
+    """The histogram of one batch, on the device or the host."""
+
+    counts: Array
+    zeros: Array
+
+
+def count(x: Array, into: Histogram, real: int) -> Counted:
+    """Return the histogram of a batch.
+
+    Args:
+      x: ``[S, *shape]``.
+      into: Lays out the bins.
+      real: How many of the S samples count; the others fill the batch up.
+    """
+    per_unit = np.float32(1.0 / into.width)
+    return Counted(*_count(x, per_unit, np.int32(real), into.counts.size))
+
+
+def update_histogram(before: Histogram, batch: Counted) -> Histogram:
+    """Return the histogram with that of a batch added."""
+    return dataclasses.replace(
+        before,
+        counts=before.counts + np.asarray(batch.counts),
+        zeros=before.zeros + int(batch.zeros),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _count(x: Array, per_unit: Array, real: Array, bins: int) -> tuple[Array, Array]:
+    magnitude = jnp.abs(x).reshape(x.shape[0], -1)
+    index = jnp.minimum(magnitude * per_unit, np.float32(bins - 1)).astype(jnp.int32)
+    counted = (jnp.arange(x.shape[0], dtype=jnp.int32) < real).astype(jnp.int32)[:, None]
+    weight = jnp.broadcast_to(counted, index.shape)
+    counts = jnp.zeros(bins, jnp.int32).at[index].add(weight)
+    return counts, jnp.sum(jnp.where(magnitude == 0, weight, 0))

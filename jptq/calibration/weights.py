@@ -1,0 +1,33 @@
+"""Thresholds of constants: largest absolute values, per channel where a weight has channels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jptq.ir.model import Model
+from jptq.quant.plan import WEIGHT
+
+
+def weight_thresholds(model: Model, *, factor: float = 1.0) -> dict[str, np.ndarray]:
+    """Return the thresholds of every quantizer that sits on a constant.
+
+    Args:
+      model: A calibrated model.
+      factor: ``weight.max_percentile``: the share of the largest absolute value that is kept.
+
+    Returns:
+      ``{calibration: float32[C]}``, C = 1 per tensor.
+
+    Source: hmct-spec 2.3.
+    """
+    out = {}
+    for node in model.nodes:
+        if not node.is_calibration or node.inputs[0] not in model.initializers:
+            continue
+        values = np.abs(model.initializers[node.inputs[0]].astype(np.float32))
+        axis = node.attributes.get("axis")
+        others = tuple(i for i in range(values.ndim) if i != axis)
+        largest = values.max(axis=others, initial=0.0).reshape(-1)
+        is_weight = node.attributes.get("tensor_type") == WEIGHT
+        out[node.name] = (largest * (factor if is_weight else 1.0)).astype(np.float32)
+    return out

@@ -1,0 +1,77 @@
+"""What an array must be to be fed to a network input."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from jptq.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Expected:
+    """A network input.
+
+    Attributes:
+      name: Of the input.
+      dtype: Its element type.
+      shape: A length per axis; a name or None where any length will do.
+    """
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int | str | None, ...]
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Return the size of one sample, None if a length is open."""
+        lengths = [length for length in self.shape if isinstance(length, int)]
+        if len(lengths) < len(self.shape):
+            return None
+        return math.prod(lengths) * self.dtype.itemsize
+
+
+def check_layout(
+    shape: tuple[int, ...], dtype: np.dtype, expected: Expected, *, where: str
+) -> None:
+    """Refuse another shape or element type than the input has.
+
+    Raises:
+      DataError: It differs; the hint says how to convert.
+    """
+    if dtype != expected.dtype:
+        raise DataError(
+            f"input {expected.name!r} takes {expected.dtype}, not {dtype}",
+            where=where,
+            hint=f"save the array with .astype(np.{expected.dtype})",
+        )
+    fits = len(shape) == len(expected.shape) and all(
+        not isinstance(want, int) or have == want
+        for have, want in zip(shape, expected.shape, strict=True)
+    )
+    if not fits:
+        without_batch = expected.shape[:1] == (1,) and len(shape) == len(expected.shape) - 1
+        raise DataError(
+            f"input {expected.name!r} takes shape {_title(expected.shape)}, not {_title(shape)}",
+            where=where,
+            hint="the batch axis is missing: save array[np.newaxis]" if without_batch else "",
+        )
+
+
+def check_values(array: np.ndarray, *, where: str) -> None:
+    """Refuse values that are not finite.
+
+    Raises:
+      DataError: The array holds NaN or an infinity.
+    """
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    kind = "NaN" if np.isnan(array).any() else "an infinite value"
+    at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+    raise DataError(f"a sample holds {kind}", where=where, why=f"the first one is at index {at}")
+
+
+def _title(shape: tuple[int | str | None, ...]) -> str:
+    return "x".join("?" if length is None else str(length) for length in shape) or "()"

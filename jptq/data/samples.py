@@ -1,0 +1,283 @@
+"""Calibration samples on disk or in memory, read one at a time (design 3).
+
+A folder holds one sub-folder per network input with a file per sample, or the files themselves
+for a network with one input, or an ``.npz`` per sample with an array per input. Files are taken
+in the order of their names; inputs pair by order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from jptq import files
+from jptq.data.check import Expected, check_layout, check_values
+from jptq.errors import DataError
+
+Item = TypeVar("Item")
+
+ARRAYS = (".npy", ".bin", ".raw")
+"""Suffixes of files that hold one array; all but ``.npy`` are the bare bytes."""
+
+_FORBIDDEN = '/\\:*?"<>|'
+_HEADER_BYTES = 1 << 16
+
+
+class Samples(Protocol):
+    """Samples that are read when they are asked for."""
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of the content."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Return one sample, an array per network input."""
+
+
+def folder_name(input_name: str) -> str:
+    """Return the name of the folder of a network input.
+
+    Characters that a file system forbids become ``_``.
+    """
+    return "".join("_" if character in _FORBIDDEN else character for character in input_name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderSamples:
+    """Samples in files.
+
+    Attributes:
+      inputs: The network inputs.
+      paths: For each sample a file per input, or one ``.npz``.
+    """
+
+    inputs: tuple[Expected, ...]
+    paths: tuple[tuple[Path, ...], ...]
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Read one sample.
+
+        Raises:
+          DataError: A file cannot be read, or its content does not fit the input.
+          IndexError: There is no such sample.
+        """
+        paths = self.paths[index]
+        if paths[0].suffix == ".npz":
+            return _read_archive(paths[0], self.inputs)
+        return {
+            expected.name: _read_array(path, expected)
+            for expected, path in zip(self.inputs, paths, strict=True)
+        }
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the samples in order."""
+        return (self[index] for index in range(len(self)))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex digest of the input names and of the files' content, in order."""
+        names = [expected.name for expected in self.inputs]
+        return files.digest(*names, *(path for sample in self.paths for path in sample))
+
+    def first(self, count: int | None) -> FolderSamples:
+        """Return the first samples, all of them for None.
+
+        Raises:
+          DataError: There are fewer.
+        """
+        return dataclasses.replace(self, paths=_first(self.paths, count))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MemorySamples:
+    """Samples that a program holds already.
+
+    Attributes:
+      feeds: An array per network input and sample.
+    """
+
+    feeds: tuple[Mapping[str, np.ndarray], ...]
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.feeds)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Return one sample.
+
+        Raises:
+          DataError: It holds NaN or an infinite value.
+        """
+        sample = {name: np.asarray(array) for name, array in self.feeds[index].items()}
+        for name, array in sample.items():
+            check_values(array, where=f"sample {index}, input {name!r}")
+        return sample
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the samples in order."""
+        return (self[index] for index in range(len(self)))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex digest of names, layouts and content, in order."""
+        parts: list[bytes | str | Path] = []
+        for sample in self.feeds:
+            for name, array in sorted(sample.items()):
+                parts += [f"{name} {array.dtype} {array.shape}", array.tobytes()]
+        return files.digest(*parts)
+
+    def first(self, count: int | None) -> MemorySamples:
+        """Return the first samples, all of them for None.
+
+        Raises:
+          DataError: There are fewer.
+        """
+        return dataclasses.replace(self, feeds=_first(self.feeds, count))
+
+
+def load_samples(folder: Path | str, inputs: Sequence[Expected]) -> FolderSamples:
+    """Find the samples in a folder; their content is read and checked later.
+
+    Args:
+      folder: See the module.
+      inputs: The network inputs.
+
+    Raises:
+      DataError: There are no samples, an input has no folder, or the inputs have different
+        numbers of files.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError("the calibration data is not a folder", where=str(folder))
+    archives = _listed(folder, (".npz",))
+    if archives:
+        return FolderSamples(inputs=tuple(inputs), paths=tuple((path,) for path in archives))
+    if len(inputs) == 1 and (direct := _listed(folder, ARRAYS)):
+        return FolderSamples(inputs=tuple(inputs), paths=tuple((path,) for path in direct))
+    columns = [_column(folder, expected) for expected in inputs]
+    counts = {len(column) for column in columns}
+    if len(counts) > 1:
+        raise DataError(
+            "the inputs have different numbers of samples",
+            where=str(folder),
+            why=", ".join(
+                f"{expected.name}: {len(column)}"
+                for expected, column in zip(inputs, columns, strict=True)
+            ),
+        )
+    if counts == {0} or not counts:
+        raise DataError("there are no samples", where=str(folder))
+    return FolderSamples(inputs=tuple(inputs), paths=tuple(zip(*columns, strict=True)))
+
+
+def _column(folder: Path, expected: Expected) -> list[Path]:
+    """Return the files of one input."""
+    own = folder / folder_name(expected.name)
+    if not own.is_dir():
+        present = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        raise DataError(
+            f"there is no folder for input {expected.name!r}",
+            where=str(own),
+            why="folders here: " + (", ".join(present) or "none"),
+        )
+    found = _listed(own, ARRAYS)
+    if not found:
+        raise DataError(
+            f"there are no samples of input {expected.name!r}",
+            where=str(own),
+            hint="a sample is a file that ends in " + ", ".join(ARRAYS),
+        )
+    return found
+
+
+def _listed(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix in suffixes and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _read_array(path: Path, expected: Expected) -> np.ndarray:
+    if path.suffix != ".npy":
+        return _read_bytes(path, expected)
+    try:
+        # The header is checked before anything of its size is allocated.
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError("not an .npy file", where=str(path), why=str(error)) from error
+    check_layout(mapped.shape, mapped.dtype, expected, where=str(path))
+    array = np.array(mapped, order="C")
+    check_values(array, where=str(path))
+    return array
+
+
+def _read_bytes(path: Path, expected: Expected) -> np.ndarray:
+    size = expected.size_bytes
+    if size is None:
+        raise DataError(
+            f"bare bytes for input {expected.name!r}, whose shape is not fixed",
+            where=str(path),
+            hint="save .npy files",
+        )
+    found = path.stat().st_size
+    if found != size:
+        raise DataError(
+            f"{found} bytes where {size} are needed",
+            where=str(path),
+            why=f"input {expected.name!r} is {expected.dtype} of shape {expected.shape}",
+        )
+    shape = tuple(length for length in expected.shape if isinstance(length, int))
+    array = np.fromfile(path, expected.dtype).reshape(shape)
+    check_values(array, where=str(path))
+    return array
+
+
+def _read_archive(path: Path, inputs: Sequence[Expected]) -> dict[str, np.ndarray]:
+    sample = {}
+    try:
+        with zipfile.ZipFile(path) as packed:
+            sizes = {entry.filename: entry.file_size for entry in packed.infolist()}
+        with np.load(path, allow_pickle=False) as archive:
+            for expected in inputs:
+                where = f"{path}, array {expected.name!r}"
+                if expected.name not in archive.files:
+                    raise DataError(
+                        f"there is no array for input {expected.name!r}",
+                        where=str(path),
+                        why="arrays here: " + (", ".join(archive.files) or "none"),
+                    )
+                size = expected.size_bytes
+                packed_size = sizes.get(f"{expected.name}.npy", 0)
+                if size is not None and packed_size > size + _HEADER_BYTES:
+                    raise DataError(
+                        f"{packed_size} bytes where {size} are needed",
+                        where=where,
+                        why=f"input {expected.name!r} has shape {expected.shape}",
+                    )
+                array = np.asarray(archive[expected.name], order="C")
+                check_layout(array.shape, array.dtype, expected, where=where)
+                check_values(array, where=where)
+                sample[expected.name] = array
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError("not an .npz file", where=str(path), why=str(error)) from error
+    return sample
+
+
+def _first(items: tuple[Item, ...], count: int | None) -> tuple[Item, ...]:
+    if count is not None and count > len(items):
+        raise DataError(f"there are only {len(items)} samples, but {count} are asked for")
+    return items if count is None else items[:count]

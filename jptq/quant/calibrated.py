@@ -1,0 +1,282 @@
+"""The calibrated graph as the one state between commands: read from it and written into it.
+
+Attributes of an HzCalibration node follow hmct-spec 1.3. One is ours: ``asymmetric`` is 1 where
+the two thresholds are a range [min, max] instead of two channels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from jptq.errors import ConfigError, ModelError, UnknownNameError
+from jptq.ir.model import Attribute, Model, Node
+from jptq.numerics.affine import affine
+from jptq.numerics.qtypes import FLOAT32, qtype
+from jptq.ops import Kind
+from jptq.quant.plan import FEATURE, Calibration, Plan, Slots
+from jptq.quant.structure import Structure, structure_of
+from jptq.targets import Target
+
+_DERIVED = ("scales", "zero_point")
+
+
+def plan_of(model: Model, target: Target) -> Plan:
+    """Return the quantizers of a calibrated graph and the nodes that they belong to.
+
+    A node owns the quantizers that its inputs show (hmct-spec 1.5). A quantizer accepts the types
+    that every operand reading it accepts. One that only a graph output reads belongs to the
+    operator that computed it.
+
+    Raises:
+      ModelError: No type suits all readers of a quantizer, or its attributes are damaged.
+      UnsupportedOpError: An operator is unknown.
+    """
+    structure = structure_of(model)
+    inputs = _input_slots(structure)
+    outputs = _output_slots(structure, inputs)
+    readers = _readers(structure, inputs, outputs)
+    calibrations = tuple(
+        _calibration(model, node, readers.get(node.name, ()), target)
+        for node in model.nodes
+        if node.is_calibration
+    )
+    slots = tuple(
+        Slots(
+            node=node.name,
+            op=node.op,
+            inputs=inputs.get(node.name, {}),
+            output=outputs.get(node.name),
+        )
+        for node in model.operators()
+        if node.name in inputs or node.name in outputs
+    )
+    return Plan(calibrations=calibrations, slots=slots)
+
+
+def thresholds_of(model: Model) -> dict[str, np.ndarray]:
+    """Return ``{calibration: float32[C]}`` of those that have thresholds, ``[2]`` if asymmetric."""
+    return {
+        node.name: np.asarray(node.attributes["thresholds"], np.float32).reshape(-1)
+        for node in model.nodes
+        if node.is_calibration and "thresholds" in node.attributes
+    }
+
+
+def assignment_of(model: Model) -> dict[str, str]:
+    """Return the type of every quantizer; ``float32`` for one that is switched off.
+
+    Raises:
+      UnknownNameError: A quantizer has a type that we do not know.
+    """
+    return {
+        node.name: FLOAT32.name
+        if node.attributes.get("switch", "ON") == "OFF"
+        else qtype(str(node.attributes.get("qtype", "int8")), where=node.name).name
+        for node in model.nodes
+        if node.is_calibration
+    }
+
+
+def with_thresholds(
+    model: Model,
+    thresholds: Mapping[str, np.ndarray],
+    *,
+    asymmetric: Collection[str] = (),
+    axes: Mapping[str, int] | None = None,
+) -> Model:
+    """Return the model with thresholds in its quantizers.
+
+    Args:
+      model: A calibrated model.
+      thresholds: ``{calibration: float32[C]}``; the others keep what they have.
+      asymmetric: Those whose thresholds are a range [min, max].
+      axes: Channel axis of features that are quantized per channel.
+
+    Raises:
+      UnknownNameError: A name is no quantizer of the model.
+      ConfigError: The number of thresholds does not fit the tensor.
+    """
+    _refuse_unknown(model, {*thresholds, *asymmetric, *(axes or {})})
+
+    def updated(node: Node) -> dict[str, Attribute]:
+        attributes = dict(node.attributes)
+        if node.name not in thresholds:
+            return attributes
+        values = np.asarray(thresholds[node.name], np.float32).reshape(-1)
+        if attributes.get("tensor_type", FEATURE) == FEATURE:
+            for key in ("axis", "asymmetric"):
+                attributes.pop(key, None)
+            if axes and node.name in axes:
+                attributes["axis"] = axes[node.name]
+            if node.name in asymmetric:
+                attributes["asymmetric"] = 1
+        attributes["thresholds"] = tuple(values.tolist())
+        _refuse_count(model, node, attributes, values.size)
+        return attributes
+
+    return _rewritten(model, updated)
+
+
+def with_assignment(model: Model, assignment: Mapping[str, str]) -> Model:
+    """Return the model with other types in its quantizers; thresholds stay, scales follow.
+
+    Args:
+      model: A calibrated model.
+      assignment: ``{calibration: type}``; the others keep what they have. A quantizer that is
+        given a type is switched on.
+
+    Raises:
+      UnknownNameError: A name is no quantizer of the model, or no type.
+    """
+    _refuse_unknown(model, assignment)
+
+    def updated(node: Node) -> dict[str, Attribute]:
+        attributes = dict(node.attributes)
+        if node.name in assignment:
+            attributes["qtype"] = qtype(assignment[node.name], where=node.name).name
+            attributes["switch"] = "ON"
+        return attributes
+
+    return _rewritten(model, updated)
+
+
+def _rewritten(model: Model, updated: Callable[[Node], dict[str, Attribute]]) -> Model:
+    """Return the model with each quantizer's attributes updated and its scales derived again."""
+    nodes = []
+    for node in model.nodes:
+        if node.is_calibration:
+            attributes = {k: v for k, v in updated(node).items() if k not in _DERIVED}
+            attributes.update(_derived(attributes, where=node.name))
+            node = dataclasses.replace(node, attributes=attributes)
+        nodes.append(node)
+    return dataclasses.replace(model, nodes=tuple(nodes))
+
+
+def _derived(attributes: Mapping[str, Any], *, where: str) -> dict[str, Attribute]:
+    """Return ``scales`` and ``zero_point`` of a quantizer, nothing while they are undefined."""
+    kind = qtype(str(attributes.get("qtype", "int8")), where=where)
+    if "thresholds" not in attributes or not kind.quantizes:
+        return {}
+    grid = affine(
+        np.asarray(attributes["thresholds"], np.float32).reshape(-1),
+        kind,
+        asymmetric=bool(attributes.get("asymmetric", 0)),
+    )
+    return {
+        "scales": tuple(grid.scale.tolist()),
+        "zero_point": tuple(int(offset) for offset in grid.offset),
+    }
+
+
+def _input_slots(structure: Structure) -> dict[str, dict[int, str]]:
+    """Return ``{node: {input index: calibration}}`` of the nodes that work on numbers."""
+    found: dict[str, dict[int, str]] = {}
+    for node in structure.model.operators():
+        if structure.traits(node).kind in (Kind.SHAPE_ONLY, Kind.FLOAT_ONLY):
+            continue
+        for index in range(len(node.inputs)):
+            calibration = structure.calibration(node, index)
+            if calibration is not None:
+                found.setdefault(node.name, {})[index] = calibration.name
+    return found
+
+
+def _output_slots(structure: Structure, inputs: Mapping[str, Mapping[int, str]]) -> dict[str, str]:
+    """Return ``{node: calibration}`` of quantizers that only graph outputs and views read."""
+    model = structure.model
+    used = {
+        name
+        for node, slots in inputs.items()
+        if not structure.traits(model.by_name[node]).look_through
+        for name in slots.values()
+    }
+    found: dict[str, str] = {}
+    for output in model.output_names:
+        calibration = model.producers.get(structure.origin(output))
+        if calibration is None or not calibration.is_calibration or calibration.name in used:
+            continue
+        source = structure.source(calibration.inputs[0])
+        if source is not None:
+            found.setdefault(source.name, calibration.name)
+    return found
+
+
+def _readers(
+    structure: Structure,
+    inputs: Mapping[str, Mapping[int, str]],
+    outputs: Mapping[str, str],
+) -> dict[str, list[tuple[str, int]]]:
+    """Return ``{calibration: (operator type, input index) of all that decide on its type}``."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    by_name = structure.model.by_name
+    for node, slots in inputs.items():
+        for index, name in slots.items():
+            found.setdefault(name, []).append((by_name[node].op, index))
+    for node, name in outputs.items():
+        # An operator gives out the type that it takes in.
+        found.setdefault(name, []).append((by_name[node].op, 0))
+    return found
+
+
+def _calibration(
+    model: Model, node: Node, readers: Collection[tuple[str, int]], target: Target
+) -> Calibration:
+    allowed = tuple(
+        name
+        for name in target.operands.default.allowed
+        if all(name in target.allowed(op_type, index) for op_type, index in readers)
+    )
+    if not allowed:
+        raise ModelError(
+            f"no type of {node.inputs[0]!r} suits all that read it on {target.march}",
+            where=f"node {node.name!r}",
+        )
+    attributes = node.attributes
+    thresholds = attributes.get("thresholds", ())
+    count = np.size(thresholds) if isinstance(thresholds, tuple | float | np.ndarray) else 0
+    axis, channels = attributes.get("axis"), 1
+    asymmetric = bool(attributes.get("asymmetric", 0))
+    constant = model.initializers.get(node.inputs[0])
+    if asymmetric or not isinstance(axis, int):
+        axis = None
+    elif constant is not None and count != 1:
+        channels = constant.shape[axis]
+    elif count > 1:
+        channels = count
+    else:
+        axis = None  # the vendor writes a default axis on per-tensor quantizers too
+    return Calibration(
+        name=node.name,
+        tensor=node.inputs[0],
+        output=node.outputs[0],
+        kind=str(attributes.get("tensor_type", FEATURE)),
+        axis=axis,
+        channels=channels,
+        asymmetric=asymmetric,
+        allowed=allowed,
+        dual=any(target.dual(op_type, index) for op_type, index in readers),
+        constant=constant is not None,
+    )
+
+
+def _refuse_unknown(model: Model, names: Collection[str]) -> None:
+    known = [node.name for node in model.nodes if node.is_calibration]
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("calibration", name, known)
+
+
+def _refuse_count(model: Model, node: Node, attributes: Mapping[str, Any], count: int) -> None:
+    constant, axis = model.initializers.get(node.inputs[0]), attributes.get("axis")
+    if attributes.get("asymmetric"):
+        expected = 2
+    elif axis is None:
+        expected = 1
+    else:
+        expected = count if constant is None else constant.shape[axis]
+    if count != expected:
+        raise ConfigError(f"{count} thresholds where {expected} are needed", where=node.name)

@@ -1,0 +1,159 @@
+"""The calibrated graph as standard ONNX: QuantizeLinear and DequantizeLinear instead of quantizers.
+
+Any runtime reads the result; run without graph optimisations it computes what our forward
+computes (design 6).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+import numpy as np
+
+from jptq.errors import ConfigError, UnsupportedOpError
+from jptq.ir.edit import prune, rename, with_nodes
+from jptq.ir.expand import expand_units
+from jptq.ir.model import HORIZON, Attribute, Model, Node
+from jptq.ir.opset import raise_opset
+from jptq.numerics.affine import Affine, affine
+from jptq.numerics.fake_quant import quantize
+from jptq.numerics.qtypes import QType, qtype
+
+OPSET = 21
+"""The first that quantizes to int16."""
+
+
+def to_qdq(model: Model) -> Model:
+    """Return a calibrated model in ONNX's own operators.
+
+    A quantizer of a feature becomes a pair QuantizeLinear, DequantizeLinear with a zero point of
+    its type; one of a constant becomes an integer initializer with a DequantizeLinear. Quantizers
+    that are off, or float32, vanish. The vendor's float units are written out. The
+    DequantizeLinear has the quantizer's name and output, so that a tensor of both models is the
+    same thing. Names of graph inputs and outputs stay.
+
+    Args:
+      model: With thresholds in every quantizer that is on.
+
+    Returns:
+      A model of opset `OPSET`, or of the model's own if that is later.
+
+    Raises:
+      ConfigError: A quantizer has no thresholds.
+      ModelError: A node does not exist in the opset.
+      UnsupportedOpError: A vendor operator cannot be written in ONNX's.
+    """
+    standard = _without_idle(expand_units(raise_opset(model, OPSET)))
+    constants: dict[str, np.ndarray] = {}
+    nodes: list[Node] = []
+    for node in standard.nodes:
+        if node.is_calibration:
+            constants.update(_pair(node, standard, nodes))
+        else:
+            nodes.append(node)
+    left = sorted({f"{node.name!r} ({node.op})" for node in _vendor_nodes(nodes)})
+    if left:
+        raise UnsupportedOpError(
+            f"{len(left)} vendor operators cannot be written in ONNX's", where=", ".join(left)
+        )
+    opsets = {domain: version for domain, version in model.opsets.items() if domain != HORIZON}
+    exported = with_nodes(
+        dataclasses.replace(standard, opsets={**opsets, "": standard.opset("")}),
+        nodes,
+        initializers={**standard.initializers, **constants},
+    )
+    return prune(exported)
+
+
+def _without_idle(model: Model) -> Model:
+    """Return the model without the quantizers that pass their tensor."""
+    bypass: dict[str, str] = {}
+    nodes = []
+    for node in model.nodes:
+        if not node.is_calibration or _active(node):
+            nodes.append(node)
+        elif node.outputs[0] in model.output_names:
+            nodes.append(dataclasses.replace(node, op="Identity", domain="", attributes={}))
+        else:
+            source = node.inputs[0]
+            bypass[node.outputs[0]] = bypass.get(source, source)
+    return rename(dataclasses.replace(model, nodes=tuple(nodes)), bypass)
+
+
+def _active(node: Node) -> bool:
+    return node.attributes.get("switch", "ON") != "OFF" and _kind(node).quantizes
+
+
+def _kind(node: Node) -> QType:
+    return qtype(str(node.attributes.get("qtype", "int8")), where=node.name)
+
+
+def _pair(node: Node, model: Model, nodes: list[Node]) -> dict[str, np.ndarray]:
+    """Add what replaces a quantizer to ``nodes``; return the constants that this reads."""
+    if "thresholds" not in node.attributes:
+        raise ConfigError(
+            "a calibration has no thresholds",
+            where=node.name,
+            hint="calibrate the model first: jptq calibrate",
+        )
+    grid = affine(
+        np.asarray(node.attributes["thresholds"], np.float32).reshape(-1),
+        _kind(node),
+        asymmetric=bool(node.attributes.get("asymmetric", 0)),
+    )
+    axis = node.attributes.get("axis")
+    attributes: dict[str, Attribute] = {}
+    if grid.scale.size > 1 and isinstance(axis, int):
+        attributes["axis"] = axis
+    dtype = np.dtype(_kind(node).name)
+    # One scale is a scalar: ONNX reads a vector, even of one, along a channel axis.
+    shape = (-1,) if attributes else ()
+    scale, zero, integers = (f"{node.name}/{part}" for part in ("scale", "zero_point", "quantized"))
+    constants = {
+        scale: grid.scale.reshape(shape),
+        zero: grid.offset.astype(dtype).reshape(shape),
+    }
+    source = model.initializers.get(node.inputs[0])
+    if source is not None:
+        constants[integers] = _integers(source, grid, attributes.get("axis"), dtype)
+    else:
+        nodes.append(
+            Node(
+                name=f"{node.name}/QuantizeLinear",
+                op="QuantizeLinear",
+                inputs=(node.inputs[0], scale, zero),
+                outputs=(integers,),
+                attributes=attributes,
+            )
+        )
+    nodes.append(
+        Node(
+            name=node.name,
+            op="DequantizeLinear",
+            inputs=(integers, scale, zero),
+            outputs=node.outputs,
+            attributes=attributes,
+        )
+    )
+    return constants
+
+
+def _integers(
+    constant: np.ndarray, grid: Affine, axis: Attribute | None, dtype: np.dtype
+) -> np.ndarray:
+    shape = [1] * constant.ndim
+    if isinstance(axis, int):
+        shape[axis] = -1
+    scale, offset = (jnp.asarray(vector.reshape(shape)) for vector in (grid.scale, grid.offset))
+    lower, upper = (jnp.asarray(bound, jnp.float32) for bound in (grid.lower, grid.upper))
+    return np.asarray(quantize(jnp.asarray(constant), scale, offset, lower, upper)).astype(dtype)
+
+
+def _vendor_nodes(nodes: list[Node]) -> Iterator[Node]:
+    for node in nodes:
+        if node.domain == HORIZON:
+            yield node
+        for subgraph in node.subgraphs:
+            yield from _vendor_nodes(list(subgraph.nodes))

@@ -1,0 +1,204 @@
+"""What the traits of its operators say about a graph: where values come from, what is fused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from jptq import ops
+from jptq.errors import UnsupportedOpError
+from jptq.ir.model import Model, Node
+from jptq.ops import Kind, Layout, Op, Traits
+
+
+def operators_of(model: Model) -> dict[str, Op]:
+    """Return the operator of every node that is not a quantizer, by node name.
+
+    Raises:
+      UnsupportedOpError: Some nodes have no implementation; all of them are named.
+    """
+    found, missing = {}, []
+    for node in model.operators():
+        entry = ops.find(node.domain, node.op, model.opset(node.domain))
+        if entry is None:
+            missing.append(node)
+        else:
+            found[node.name] = entry
+    if missing:
+        raise UnsupportedOpError(
+            "unknown operators: " + ", ".join(sorted({_title(node) for node in missing})),
+            where="nodes " + ", ".join(repr(node.name) for node in missing),
+        )
+    return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Structure:
+    """A graph with its operators and its fused units.
+
+    Attributes:
+      model: The graph, with or without quantizers.
+      operators: By node name.
+      inner: Tensors inside fused units: they never exist on the device.
+    """
+
+    model: Model
+    operators: Mapping[str, Op]
+    inner: frozenset[str] = frozenset()
+
+    def traits(self, node: Node) -> Traits:
+        """Return the traits of a node that is not a quantizer."""
+        return self.operators[node.name].traits
+
+    def origin(self, tensor: str) -> str:
+        """Return the tensor whose values a tensor carries.
+
+        Walks up through operators that only move or repeat values on one grid (hmct-spec 5), but
+        not into a fused unit.
+        """
+        while (node := self.model.producers.get(tensor)) is not None:
+            if node.is_calibration or not self.traits(node).look_through:
+                break
+            source = node.inputs[self.traits(node).through]
+            if source in self.inner:
+                break
+            tensor = source
+        return tensor
+
+    def source(self, tensor: str) -> Node | None:
+        """Return the node that computed the values of a tensor, through views and fused units.
+
+        Returns:
+          A computing node, or a view that joins several tensors; None for a graph input and a
+          constant.
+        """
+        while (node := self.model.producers.get(tensor)) is not None:
+            fused = next((name for name in node.inputs if name in self.inner), None)
+            if fused is not None:
+                tensor = fused
+            elif node.is_calibration:
+                tensor = node.inputs[0]
+            elif self.traits(node).kind in (Kind.VIEW, Kind.FUSABLE):
+                if self.traits(node).joins:
+                    return node
+                tensor = node.inputs[self.traits(node).through]
+            else:
+                return node
+        return None
+
+    def calibration(self, node: Node, index: int) -> Node | None:
+        """Return the quantizer that a node's input shows, looking through views (hmct-spec 1.5)."""
+        tensor = node.inputs[index]
+        while (producer := self.model.producers.get(tensor)) is not None:
+            if producer.is_calibration:
+                return producer
+            if not self.traits(producer).look_through:
+                return None
+            tensor = producer.inputs[self.traits(producer).through]
+        return None
+
+    def reads_feature(self, node: Node, index: int) -> bool:
+        """Tell whether a computing node reads input ``index`` as numbers that may be quantized."""
+        traits = self.traits(node)
+        if traits.kind is not Kind.COMPUTE or not node.inputs[index]:
+            return False
+        if index in traits.exact or self.operators[node.name].is_static(index):
+            return False
+        return traits.features is None or index in traits.features or index in traits.weights
+
+    def moves(self, node: Node, index: int) -> bool:
+        """Tell whether a view that is not looked through moves the values of input ``index``."""
+        traits = self.traits(node)
+        if traits.kind is not Kind.VIEW or traits.look_through or not node.inputs[index]:
+            return False
+        return traits.joins or index == traits.through
+
+    def weight_axis(self, node: Node, index: int) -> int | None:
+        """Return the channel axis of a constant weight operand, or None if it has no channels."""
+        axis = self.traits(node).weights[index]
+        rank = self.model.initializers[node.inputs[index]].ndim
+        # The only axis of a vector is summed over by a product that counts axes from the end.
+        if axis < 0 and rank < 2:
+            return None
+        return axis % rank
+
+
+def structure_of(model: Model, *, epilogues: Collection[str] = ()) -> Structure:
+    """Return a graph with its operators and fused units.
+
+    Fused are a matrix product (an operator with weights) with an addition that alone reads it,
+    and either of them, or any elementwise operator, with a Relu that alone reads it. A tensor
+    that is a graph output is never inside a unit.
+
+    Args:
+      model: The graph.
+      epilogues: Operator types that the target adds to a matrix product; none: nothing is fused.
+
+    Raises:
+      UnsupportedOpError: An operator has no traits.
+
+    Source: hmct-spec 5.
+    """
+    operators = operators_of(model)
+    captured = {name for node in model.nodes for name in node.reads if name not in node.inputs}
+    kept = {*model.output_names, *captured}
+    position = {node.name: i for i, node in enumerate(model.nodes)}
+
+    def sole_producer(tensor: str) -> Node | None:
+        """Return the producer of a tensor that only one operand reads."""
+        if tensor in kept or len(model.consumers.get(tensor, ())) != 1:
+            return None
+        producer = model.producers.get(tensor)
+        return None if producer is None or producer.is_calibration else producer
+
+    inner: set[str] = set()
+    for node in model.operators() if epilogues else ():
+        if node.domain == "" and node.op in epilogues:
+            products = [
+                (position[producer.name], tensor)
+                for tensor in node.inputs
+                if (producer := sole_producer(tensor)) and operators[producer.name].traits.weights
+            ]
+            # Of two products the later one is fused: its addend exists by then.
+            inner.update(tensor for _, tensor in sorted(products)[-1:])
+        elif _clips_at_zero(model, node, operators[node.name]):
+            producer = sole_producer(node.inputs[0])
+            if producer is not None and _takes_relu(operators[producer.name].traits):
+                inner.add(node.inputs[0])
+    return Structure(model=model, operators=operators, inner=frozenset(inner))
+
+
+def is_bias(structure: Structure, node: Node, index: int) -> bool:
+    """Tell whether a constant operand is added to a matrix product inside a fused unit.
+
+    Such a vector is the product's bias: the device adds it in int32, not on an 8-bit grid.
+    """
+    constant = structure.model.initializers.get(node.inputs[index])
+    if constant is None or constant.size != max(constant.shape, default=1):
+        return False
+    products = (structure.model.producers[name] for name in node.inputs if name in structure.inner)
+    return any(structure.traits(producer).weights for producer in products)
+
+
+def _takes_relu(traits: Traits) -> bool:
+    return bool(traits.weights) or (
+        traits.kind is Kind.COMPUTE and traits.layout is Layout.ELEMENTWISE
+    )
+
+
+def _clips_at_zero(model: Model, node: Node, entry: Op) -> bool:
+    """Tell whether a fusable node is max(x, 0), perhaps with an upper limit."""
+    if entry.traits.kind is not Kind.FUSABLE:
+        return False
+    if len(entry.inputs) == 1 and not entry.attributes:
+        return True  # Relu: there is nothing to set
+    low = node.attributes.get("min")
+    if low is None and len(node.inputs) > 1:
+        low = model.initializers.get(node.inputs[1])
+    return isinstance(low, int | float | np.ndarray) and bool(np.all(np.asarray(low) == 0))
+
+
+def _title(node: Node) -> str:
+    return f"{node.domain}::{node.op}" if node.domain else node.op

@@ -1,0 +1,101 @@
+"""Which integer types each operand of an operator accepts on a target (hmct-spec 6.2)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jptq.errors import ConfigError, UnknownNameError
+
+TYPES = ("int8", "int16")
+"""Grids that a target file may name, from coarse to fine."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What one operand accepts.
+
+    Attributes:
+      allowed: Types under a plain ``qtype``, from coarse to fine.
+      dual: int16 is accepted if the node is ``dual-int16``.
+      source: ``doc: ...`` or ``assumed: ...``.
+    """
+
+    allowed: tuple[str, ...] = TYPES
+    dual: bool = False
+    source: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Operands:
+    """Rules by operator type and input index; every other operand takes `default`.
+
+    Attributes:
+      default: The rule of operands that are not listed.
+      rules: ``{(operator type, input index): rule}``.
+      epilogues: Operator types that the matrix unit applies to its own result: no quantizer
+        stands between a matrix product and them (hmct-spec 5).
+    """
+
+    default: Rule = dataclasses.field(default_factory=Rule)
+    rules: Mapping[tuple[str, int], Rule] = dataclasses.field(default_factory=dict)
+    epilogues: tuple[str, ...] = ()
+
+    def rule(self, op_type: str, index: int) -> Rule:
+        """Return the rule of one operand."""
+        return self.rules.get((op_type, index), self.default)
+
+    def allowed(self, op_type: str, index: int) -> tuple[str, ...]:
+        """Return the types that an operand accepts under a plain ``qtype``, coarse to fine."""
+        return self.rule(op_type, index).allowed
+
+    def dual(self, op_type: str, index: int) -> bool:
+        """Tell whether an operand accepts int16 as part of a ``dual-int16`` node."""
+        return self.rule(op_type, index).dual
+
+    @property
+    def dual_ops(self) -> tuple[str, ...]:
+        """Operator types that know ``dual-int16``, sorted."""
+        return tuple(sorted({op_type for (op_type, _), rule in self.rules.items() if rule.dual}))
+
+
+def parse_operands(content: Mapping[str, Any], *, where: str) -> Operands:
+    """Read the ``[operands]`` table of a target file.
+
+    Args:
+      content: ``{"default": rule, "epilogues": [op, ...], "<Op>": {"<input index>": rule}}``.
+      where: The file, for errors.
+
+    Raises:
+      ConfigError: An entry is malformed.
+    """
+    rules = {}
+    for op_type, inputs in content.items():
+        if op_type in ("default", "epilogues"):
+            continue
+        for index, entry in inputs.items():
+            if not index.isdecimal():
+                raise ConfigError(
+                    f"{index!r} is no input index", where=f"{where}: operands.{op_type}"
+                )
+            rules[op_type, int(index)] = _rule(entry, where=f"{where}: operands.{op_type}.{index}")
+    default = content.get("default")
+    return Operands(
+        default=Rule() if default is None else _rule(default, where=f"{where}: operands.default"),
+        rules=rules,
+        epilogues=tuple(content.get("epilogues", ())),
+    )
+
+
+def _rule(entry: Mapping[str, Any], *, where: str) -> Rule:
+    for key in entry:
+        if key not in ("allowed", "dual", "source"):
+            raise UnknownNameError("key", key, ("allowed", "dual", "source"), where=where)
+    allowed = tuple(entry.get("allowed", TYPES))
+    for name in allowed:
+        if name not in TYPES:
+            raise UnknownNameError("type", name, TYPES, where=where)
+    if not allowed or list(allowed) != sorted(allowed, key=TYPES.index):
+        raise ConfigError("'allowed' lists types from coarse to fine", where=where)
+    return Rule(allowed=allowed, dual=bool(entry.get("dual")), source=str(entry.get("source", "")))

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jptq.data import Expected, MemorySamples, batches, load_samples
+from jptq.data.samples import folder_name
+from jptq.errors import DataError
+
+F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
+IMAGE = Expected(name="image", dtype=F32, shape=(1, 2, 3))
+LENGTH = Expected(name="text/length", dtype=I64, shape=(1,))
+
+
+def image(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((1, 2, 3)).astype(np.float32)
+
+
+def write(folder: Path, name: str, array: np.ndarray) -> None:
+    folder.mkdir(exist_ok=True)
+    np.save(folder / name, array)
+
+
+@pytest.fixture
+def two_inputs(tmp_path: Path) -> Path:
+    for i in range(3):
+        write(tmp_path / "image", f"{i:02}.npy", image(i))
+        write(tmp_path / "text_length", f"{i:02}.npy", np.array([i]))
+    return tmp_path
+
+
+def test_inputs_pair_by_the_order_of_their_files(two_inputs: Path) -> None:
+    samples = load_samples(two_inputs, (IMAGE, LENGTH))
+    assert len(samples) == 3
+    for i, sample in enumerate(samples):
+        np.testing.assert_array_equal(sample["image"], image(i))
+        assert sample["text/length"] == [i]
+
+
+def test_files_are_read_only_when_they_are_asked_for(two_inputs: Path) -> None:
+    samples = load_samples(two_inputs, (IMAGE, LENGTH))
+    (two_inputs / "image" / "01.npy").write_bytes(b"damaged")
+    assert samples[0]["text/length"] == [0]
+    with pytest.raises(DataError, match=r"not an \.npy file") as caught:
+        samples[1]
+    assert caught.value.where.endswith("01.npy")
+
+
+def test_the_only_input_needs_no_folder_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, "b.npy", image(1))
+    write(tmp_path, "a.npy", image(0))
+    samples = load_samples(tmp_path, (IMAGE,))
+    np.testing.assert_array_equal(samples[0]["image"], image(0))
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".raw"])
+def test_bare_bytes_take_the_layout_of_the_input(tmp_path: Path, suffix: str) -> None:
+    image(0).tofile(tmp_path / f"0{suffix}")
+    np.testing.assert_array_equal(load_samples(tmp_path, (IMAGE,))[0]["image"], image(0))
+
+
+def test_bare_bytes_of_another_size_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "0.bin").write_bytes(bytes(23))
+    with pytest.raises(DataError, match="23 bytes where 24"):
+        load_samples(tmp_path, (IMAGE,))[0]
+    open_shape = Expected(name="image", dtype=F32, shape=("batch", 2, 3))
+    with pytest.raises(DataError, match="not fixed"):
+        load_samples(tmp_path, (open_shape,))[0]
+
+
+def test_an_archive_holds_all_inputs_of_a_sample(tmp_path: Path) -> None:
+    for i in range(2):
+        arrays = {"image": image(i), "text/length": np.array([i])}
+        np.savez(tmp_path / f"{i}.npz", **arrays)
+    samples = load_samples(tmp_path, (IMAGE, LENGTH))
+    assert len(samples) == 2
+    np.testing.assert_array_equal(samples[1]["image"], image(1))
+
+
+def test_an_archive_without_an_input_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "0.npz", picture=image(0))
+    with pytest.raises(DataError, match="no array for input 'image'") as caught:
+        load_samples(tmp_path, (IMAGE,))[0]
+    assert "picture" in caught.value.why
+
+
+def test_an_archive_that_would_unpack_to_more_than_the_input_is_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "0.npz", image=np.zeros(1 << 20, np.float32))
+    with pytest.raises(DataError, match="bytes where 24 are needed"):
+        load_samples(tmp_path, (IMAGE,))[0]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_pickled_objects_are_refused(tmp_path: Path, suffix: str) -> None:
+    array = np.array([print], object)
+    if suffix == ".npy":
+        np.save(tmp_path / "0.npy", array, allow_pickle=True)
+    else:
+        np.savez(tmp_path / "0.npz", image=array)
+    with pytest.raises(DataError, match=f"not an \\{suffix} file"):
+        load_samples(tmp_path, (IMAGE,))[0]
+
+
+@pytest.mark.parametrize(
+    ("array", "message", "hint"),
+    [
+        (np.zeros((1, 2, 3)), "takes float32, not float64", "astype"),
+        (np.zeros((1, 2, 4), np.float32), "takes shape 1x2x3, not 1x2x4", ""),
+        (np.zeros((2, 3), np.float32), "takes shape 1x2x3, not 2x3", "np.newaxis"),
+        (np.full((1, 2, 3), np.nan, np.float32), "holds NaN", ""),
+        (np.full((1, 2, 3), np.inf, np.float32), "holds an infinite value", ""),
+    ],
+)
+def test_what_does_not_fit_the_input_is_refused_with_the_file(
+    tmp_path: Path, array: np.ndarray, message: str, hint: str
+) -> None:
+    write(tmp_path, "7.npy", array)
+    with pytest.raises(DataError, match=message) as caught:
+        load_samples(tmp_path, (IMAGE,))[0]
+    assert caught.value.where.endswith("7.npy")
+    assert hint in caught.value.hint
+
+
+def test_an_open_length_takes_any(tmp_path: Path) -> None:
+    write(tmp_path, "0.npy", np.zeros((5, 2, 3), np.float32))
+    inputs = (Expected(name="image", dtype=F32, shape=("batch", 2, None)),)
+    assert load_samples(tmp_path, inputs)[0]["image"].shape == (5, 2, 3)
+
+
+def test_different_counts_are_refused(two_inputs: Path) -> None:
+    (two_inputs / "image" / "02.npy").unlink()
+    with pytest.raises(DataError, match="different numbers") as caught:
+        load_samples(two_inputs, (IMAGE, LENGTH))
+    assert caught.value.why == "image: 2, text/length: 3"
+
+
+def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a folder"):
+        load_samples(tmp_path / "absent", (IMAGE,))
+    with pytest.raises(DataError, match="no folder for input 'image'"):
+        load_samples(tmp_path, (IMAGE,))
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image" / ".hidden.npy").touch()
+    with pytest.raises(DataError, match="no samples of input 'image'"):
+        load_samples(tmp_path, (IMAGE,))
+
+
+@pytest.mark.parametrize(("name", "folder"), [("a/b:0", "a_b_0"), ("images", "images")])
+def test_forbidden_characters_become_underscores(name: str, folder: str) -> None:
+    assert folder_name(name) == folder
+
+
+def test_the_digest_follows_content_and_order(two_inputs: Path) -> None:
+    before = load_samples(two_inputs, (IMAGE, LENGTH)).digest
+    assert load_samples(two_inputs, (IMAGE, LENGTH)).digest == before
+    assert load_samples(two_inputs, (IMAGE, LENGTH)).first(2).digest != before
+    write(two_inputs / "image", "01.npy", image(9))
+    assert load_samples(two_inputs, (IMAGE, LENGTH)).digest != before
+
+
+def test_more_samples_than_there_are_cannot_be_taken(two_inputs: Path) -> None:
+    samples = load_samples(two_inputs, (IMAGE, LENGTH))
+    assert len(samples.first(None)) == 3
+    with pytest.raises(DataError, match="only 3 samples, but 4"):
+        samples.first(4)
+
+
+def test_samples_in_memory_are_checked_and_digested() -> None:
+    samples = MemorySamples(feeds=({"image": image(0)}, {"image": image(1) * np.inf}))
+    np.testing.assert_array_equal(samples[0]["image"], image(0))
+    with pytest.raises(DataError, match="infinite"):
+        samples[1]
+    assert samples.digest != samples.first(1).digest
+
+
+def test_batches_get_an_axis_of_their_own_and_are_filled_up() -> None:
+    samples = MemorySamples(feeds=tuple({"image": image(i)} for i in range(5)))
+    found = list(batches(samples, 2))
+    assert [real for _, real in found] == [2, 2, 1]
+    assert {feeds["image"].shape for feeds, _ in found} == {(2, 1, 2, 3)}
+    np.testing.assert_array_equal(found[2][0]["image"][1], image(4))
+    (whole,) = batches(samples, 99)
+    assert whole[0]["image"].shape == (5, 1, 2, 3)
+    assert list(batches(samples.first(0), 2)) == []

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jptq.errors import ConfigError, UnknownNameError
+from jptq.targets import load_target, marches
+from jptq.targets.facts import FACTS
+from jptq.targets.folder import configs
+
+
+def shipped(march: str = "nash-e") -> str:
+    return (configs("targets") / f"{march}.toml").read_text()
+
+
+def edited(folder: Path, old: str, new: str) -> Path:
+    text = shipped()
+    assert old in text
+    (folder / "nash-x.toml").write_text(text.replace(old, new, 1))
+    return folder
+
+
+@pytest.mark.parametrize("march", ["nash-e", "nash-m", "nash-p"])
+def test_every_number_of_a_shipped_target_has_a_source(march: str) -> None:
+    constants = load_target(march).constants()
+    assert tuple(constants) == FACTS
+    for value, source in constants.values():
+        assert value > 0
+        assert source.startswith(("doc: ", "assumed: "))
+
+
+def test_published_numbers_are_those_of_the_boards() -> None:
+    peaks = {march: load_target(march).peak_int8_tops.value for march in marches()}
+    assert peaks == {"nash-e": 80, "nash-m": 128, "nash-p": 560}
+    assert load_target("nash-p").cores.value == 4
+    assert load_target("nash-e").ddr_gbytes_s.value == 76.8
+
+
+def test_unpublished_factors_are_marked_as_assumed() -> None:
+    target = load_target("nash-e")
+    assert {"int16_factor", "dual_int16_factor", "vector_gops"} <= set(target.assumed())
+    assert "peak_int8_tops" not in target.assumed()
+
+
+def test_rates_are_per_core_and_microsecond() -> None:
+    target = load_target("nash-p")
+    assert target.macs_per_us == pytest.approx(560e12 / 2 / 4 * 1e-6)
+    assert target.bytes_per_us == pytest.approx(204.8e9 * 0.65 * 1e-6)
+
+
+def test_operands_accept_what_the_constraint_list_says() -> None:
+    target = load_target("nash-m")
+    for op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        assert target.allowed(op_type, 0) == ("int8", "int16")
+        assert target.allowed(op_type, 1) == ("int8",)
+        assert target.dual(op_type, 1)
+        assert not target.dual(op_type, 0)
+    assert target.allowed("Resize", 0) == target.allowed("GridSample", 0) == ("int8",)
+    assert target.allowed("GridSample", 1) == ("int8", "int16")
+    assert not target.dual("Resize", 0)
+    assert target.operands.dual_ops == ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def test_an_unknown_march_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match="march 'nash-q'") as caught:
+        load_target("nash-q")
+    assert "nash-e" in caught.value.hint
+    with pytest.raises(UnknownNameError):
+        load_target("../targets/nash-e")
+
+
+def test_a_target_is_a_file(tmp_path: Path) -> None:
+    folder = edited(tmp_path, "value = 80\n", "value = 90.5\n")
+    assert marches(folder) == ("nash-x",)
+    assert load_target("nash-x", folder).peak_int8_tops.value == 90.5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("schema = 1", "schema = 2", "schema 2 where 1"),
+        ("schema = 1", "schema = 1\nnote = 1", "unknown key 'note'"),
+        ("[facts.cores]", "[facts.kores]", "unknown fact 'kores'"),
+        ("value = 80", "value = -1", "no positive number"),
+        ("value = 80", 'value = "80"', "no positive number"),
+        ("value = 80", "value = nan", "no positive number"),
+        ('source = "doc: ', 'source = "heard: ', "begins with 'doc: '"),
+        ("value = 80\n", "", "table of 'value' and 'source'"),
+        ('allowed = ["int8", "int16"]', 'allowed = ["int16", "int8"]', "coarse to fine"),
+        ('allowed = ["int8", "int16"]', 'allowed = ["int9"]', "unknown type 'int9'"),
+        ("dual = true", "duel = true", "unknown key 'duel'"),
+        ("[operands.Conv]\n1", "[operands.Conv]\nx", "no input index"),
+        ("[operands.Conv]", "[operands.Conv", "not a target file"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_target("nash-x", edited(tmp_path, old, new))
+    assert "nash-x.toml" in caught.value.where
+
+
+def test_a_missing_fact_is_refused(tmp_path: Path) -> None:
+    text = shipped()
+    start, stop = text.index("[facts.cores]"), text.index("[facts.clock_ghz]")
+    (tmp_path / "nash-x.toml").write_text(text[:start] + text[stop:])
+    with pytest.raises(ConfigError, match="'cores' is missing"):
+        load_target("nash-x", tmp_path)
