@@ -1,0 +1,389 @@
+"""``report.md``: the answer first, then what it rests on; every number says where it is from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from jptq.report import terminal, text, wording
+from jptq.report.terminal import RIGHT, Align
+from jptq.results import Outcome, OutputError, Report, Spread
+
+HEAD = 20
+"""Rows of the ranking that are printed."""
+
+OUTCOMES = {
+    Outcome.MET: "Goal met.",
+    Outcome.NOT_MET: "Goal not met: this is the best that was found.",
+    Outcome.BUDGET_TOO_SMALL: "The latency budget is below what any configuration reaches.",
+    Outcome.OUT_OF_TIME: "Stopped by the time limit: this is the best so far.",
+}
+
+PICTURES = {
+    "pareto": "Measured quality against modelled latency of everything that was run",
+    "outputs": "Error of each output, mean over samples, whiskers from best to worst (measured)",
+    "ranking": "The worst nodes by their own error as INT8",
+}
+"""``{file without suffix: what it shows}``."""
+
+
+def render(report: Report) -> str:
+    """Return the text of ``report.md``."""
+    sections = (
+        _answer(report),
+        _reachable(report),
+        _compared(report),
+        _notes(report),
+        _use(report),
+        _raised(report),
+        _outputs(report),
+        _tried(report),
+        _ranking(report),
+        _latency(report),
+        _provenance(report),
+    )
+    return "\n\n".join(block for section in sections for block in section) + "\n"
+
+
+def _answer(report: Report) -> list[str]:
+    goal, final = report.goal, report.final
+    rows = []
+    if goal.min_score is not None and final.worst_share is not None:
+        short = goal.min_score - final.worst_share
+        rows.append(
+            (
+                "every score, share of float",
+                f"at least {wording.percent(goal.min_score)}",
+                f"{wording.percent(final.worst_share)} (measured)",
+                _verdict(short, f"{100 * short:.3g} points short"),
+            )
+        )
+    if goal.min_cosine is not None and final.comparison is not None:
+        short = goal.min_cosine - final.comparison.min_cosine
+        rows.append(
+            (
+                "mean cosine of every output",
+                f"at least {goal.min_cosine:g}",
+                f"{wording.min_cosine(final)} (measured)",
+                _verdict(short, f"{short:.3g} short"),
+            )
+        )
+    if goal.budget_us is not None and final.time_us is not None:
+        over = final.time_us - goal.budget_us
+        rows.append(
+            (
+                "latency",
+                f"at most {wording.micros(goal.budget_us)} µs",
+                f"{wording.micros(final.time_us)} µs (modelled)",
+                _verdict(over, f"{wording.micros(over)} µs over"),
+            )
+        )
+    blocks = [
+        f"# {_plain(report.model)} on {_plain(report.march)}",
+        f"**{OUTCOMES[report.outcome]}** {report.headline}",
+    ]
+    if rows:
+        header = ("goal", "asked for", "reached", "")
+        blocks.append(_table(header, rows, ("left", "right", "right", "left")))
+    return blocks
+
+
+def _reachable(report: Report) -> list[str]:
+    if not report.reachable:
+        return []
+    known = {step.name: step for step in (report.int8, report.int16, report.final, *report.steps)}
+    rows = [
+        (
+            _code(name),
+            wording.quality(report, known[name]),
+            wording.micros(known[name].time_us),
+            f"{100 * known[name].macs_int16:.1f} %",
+            str(known[name].raised),
+        )
+        for name in report.reachable
+    ]
+    return [
+        "## Nearest reachable points",
+        "Nothing that was run meets the whole goal. These come nearest; one of them is reached by "
+        "relaxing the score or the budget to what it shows.",
+        _table(
+            (
+                "configuration",
+                f"{wording.quality_name(report)} (measured)",
+                "latency, µs (modelled)",
+                "MACs in INT16",
+                "nodes raised",
+            ),
+            rows,
+            ("left", "right", "right", "right", "right"),
+        ),
+    ]
+
+
+def _compared(report: Report) -> list[str]:
+    table = terminal.compared(report)
+    brackets = "Share of float in brackets. " if report.floating.scores else ""
+    blocks = [
+        "## What it costs, what it brings",
+        _table(table.header, [(_plain(row[0]), *row[1:]) for row in table.rows], table.align),
+        f"{brackets}All-INT16 is what the target allows: operands that it only "
+        "has as INT8 stay so. Latencies are modelled, not taken on the chip.",
+    ]
+    if report.true_int16 is not None:
+        blocks.append(
+            "true INT16 sets every quantizer to INT16, also where the target cannot: a simulation "
+            "(measured) that shows what error compensation could reach at most."
+        )
+    if report.walk_us is not None and report.final.time_us is not None:
+        saved = 1 - report.final.time_us / report.walk_us if report.walk_us else 0.0
+        blocks.append(
+            "The documented way, raising the worst nodes one after the other until the goal is "
+            f"met, needs {wording.micros(report.walk_us)} µs; this configuration needs "
+            f"{wording.micros(report.final.time_us)} µs, {100 * abs(saved):.1f} % "
+            f"{'less' if saved >= 0 else 'more'} (both modelled)."
+        )
+    return [*blocks, _picture("pareto")]
+
+
+def _notes(report: Report) -> list[str]:
+    if not report.notes:
+        return []
+    return ["## What to know", "\n".join(f"- {note}" for note in report.notes)]
+
+
+def _use(report: Report) -> list[str]:
+    return [
+        "## Use it",
+        "`quant_config.json` beside this file is in the vendor's schema; its names are those of "
+        "the optimized float graph. Build with the calibration data used here:",
+        "```python\n"
+        "import onnx\n"
+        "from hmct.api import build_model\n\n"
+        "build_model(\n"
+        f"    onnx_model=onnx.load({json.dumps(report.model)}),\n"
+        f"    march={json.dumps(report.march)},\n"
+        "    cali_data=calibration_data,\n"
+        '    quant_config="quant_config.json",\n'
+        ")\n"
+        "```",
+        "or name it in the compiler's YAML file:",
+        "```yaml\ncalibration_parameters:\n  quant_config: quant_config.json\n```",
+        "Then evaluate the vendor's calibrated model: its score is the one that counts, and it "
+        "should match the measured one above within sampling noise.",
+    ]
+
+
+def _raised(report: Report) -> list[str]:
+    if not report.raised:
+        return ["## Which nodes are raised", "None: every node runs as INT8."]
+    rows = [
+        (
+            str(node.rank),
+            _code(node.node),
+            _plain(node.op),
+            node.candidate,
+            wording.error(node.error_int8),
+            wording.micros(node.cost_us),
+            _plain(node.why),
+        )
+        for node in report.raised
+    ]
+    counts = Counter(node.candidate for node in report.raised)
+    total = ", ".join(f"{count} to {name}" for name, count in counts.items())
+    return [
+        "## Which nodes are raised, and why",
+        f"{total}, of {len(report.latency.nodes)} nodes. The error is the mean squared error at "
+        f"the outputs with only this node quantized, as INT8 ({wording.origin(report)}); rank 1 "
+        "is the worst node; the latency that raising adds is modelled.",
+        _table(
+            ("rank", "node", "operator", "runs as", "own error", "adds, µs", "why"),
+            rows,
+            ("right", "left", "left", "left", "right", "right", "left"),
+        ),
+    ]
+
+
+def _outputs(report: Report) -> list[str]:
+    shown = [
+        (name, evaluation.comparison)
+        for name, evaluation in wording.buildable(report)
+        if evaluation.comparison is not None
+    ]
+    if not shown:
+        return []
+    rows = []
+    for index in range(len(shown[0][1].outputs)):
+        for name, comparison in shown:
+            error = comparison.outputs[index]
+            rows.append((_code(error.output), name, *_spreads(error)))
+    return [
+        "## Outputs",
+        f"Against the float model over {shown[-1][1].samples} samples, measured: min / mean / max. "
+        "L1 is the mean absolute, L2 the mean squared, Chebyshev the largest difference, in the "
+        "output's unit.",
+        _table(
+            ("output", "configuration", "cosine", "L1", "L2", "Chebyshev"),
+            rows,
+            ("left", "left", "right", "right", "right", "right"),
+        ),
+        _picture("outputs"),
+    ]
+
+
+def _spreads(error: OutputError) -> Iterable[str]:
+    def cell(spread: Spread, form: str) -> str:
+        return " / ".join(format(v, form) for v in (spread.min, spread.mean, spread.max))
+
+    yield cell(error.cosine, ".6f")
+    for spread in (error.l1, error.l2, error.chebyshev):
+        yield cell(spread, ".3g")
+
+
+def _tried(report: Report) -> list[str]:
+    if not report.steps:
+        return []
+    front = {step.name for step in report.pareto}
+    rows = [
+        (
+            _code(step.name),
+            *(wording.scored(step, task) for task in report.floating.scores),
+            wording.min_cosine(step),
+            wording.error(step.predicted_error),
+            wording.error(wording.measured_error(step)),
+            wording.micros(step.time_us),
+            f"{100 * step.macs_int16:.1f} %",
+            str(step.raised),
+            "yes" if step.name in front else "",
+        )
+        for step in report.steps
+    ]
+    scores = tuple(f"{_plain(task)} (measured)" for task in report.floating.scores)
+    return [
+        "## What was tried",
+        f"{len(report.steps)} configurations, in order, each really run. The measured error is "
+        "the mean squared error, averaged over samples and outputs; the predicted one is what "
+        "the search had expected of it. Front: nothing that was run is both better and faster.",
+        _table(
+            (
+                "step",
+                *scores,
+                "least mean cosine (measured)",
+                "error (predicted)",
+                "error (measured)",
+                "latency, µs (modelled)",
+                "MACs in INT16",
+                "raised",
+                "front",
+            ),
+            rows,
+            ("left", *(RIGHT,) * (len(scores) + 6), "left"),
+        ),
+    ]
+
+
+def _ranking(report: Report) -> list[str]:
+    table = report.sensitivity
+    head = table.take(table.order()[:HEAD])
+    lines = text.sensitivity_table(head).lstrip("\n").splitlines()
+    return [
+        "## Ranking",
+        f"The {len(head.rows)} worst of {len(table.rows)} nodes, only the node itself quantized, "
+        f"{table.samples} samples ({wording.origin(report)}).",
+        "```text\n" + "\n".join(line.rstrip() for line in lines) + "\n```",
+        *(f"- {note}" for note in table.notes),
+        _picture("ranking"),
+    ]
+
+
+def _latency(report: Report) -> list[str]:
+    table = report.latency
+    raised = {node.node for node in report.raised}
+    rows = []
+    for name, (value, source) in table.constants.items():
+        if not source.startswith("assumed"):
+            continue
+        users = [node.node for node in table.nodes if name in node.assumed]
+        rows.append(
+            (
+                _code(name),
+                f"{value:g}",
+                str(len(users)),
+                str(len(raised.intersection(users))),
+                _plain(source.removeprefix("assumed").removeprefix(":").strip()),
+            )
+        )
+    sources = Counter(node.source for node in table.nodes)
+    blocks = [
+        "## How far to trust the latencies",
+        f"Times of {len(table.nodes)} nodes on {table.target}: "
+        + ", ".join(f"{count} {source}" for source, count in sources.items())
+        + ".",
+    ]
+    if not rows:
+        return [*blocks, "No constant of the model is assumed."]
+    return [
+        *blocks,
+        "These constants of the model are assumed, because nothing is published. A raised node "
+        "that depends on one was chosen on its strength: times measured on the chip replace it.",
+        _table(
+            ("constant", "assumed value", "nodes", "of these raised", "why"),
+            rows,
+            ("left", "right", "right", "right", "left"),
+        ),
+    ]
+
+
+def _provenance(report: Report) -> list[str]:
+    rows = (
+        ("calibration", _code(report.calibration)),
+        ("calibration samples", str(report.samples)),
+        ("search", _code(report.search)),
+        ("ranking used by the search", _code(report.method)),
+        ("evaluator calls", str(report.evaluator_calls)),
+    )
+    return ["## How it was found", _table(("", ""), rows, ("left", "left"))]
+
+
+def _verdict(excess: float, missed: str) -> str:
+    """Round nothing away: a goal that is missed by a hair still says so."""
+    return "met" if excess <= 0 else f"**{missed}**"
+
+
+def _picture(name: str) -> str:
+    return f"![{PICTURES[name]}]({name}.png)"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[Align]) -> str:
+    """Return a table that can be read without being rendered too."""
+    body = [tuple(row) for row in rows]
+    widths = [max(4, *(len(cell) for cell in column)) for column in zip(header, *body, strict=True)]
+    # Nothing stands behind the last column: padding sentences would only make long lines.
+    widths[-1] = min(widths[-1], 30)
+    rule = tuple(
+        "-" * (width - 1) + ":" if side == RIGHT else "-" * width
+        for width, side in zip(widths, align, strict=True)
+    )
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            cell.rjust(width) if side == RIGHT else cell.ljust(width)
+            for cell, width, side in zip(cells, widths, align, strict=True)
+        )
+        return f"| {' | '.join(padded)} |"
+
+    return "\n".join((line(header), f"| {' | '.join(rule)} |", *(line(row) for row in body)))
+
+
+def _plain(words: str) -> str:
+    """Keep a foreign text from ending its cell or starting markup."""
+    for character in "\\|<*`[":
+        words = words.replace(character, f"\\{character}")
+    return " ".join(words.split())
+
+
+def _code(name: str) -> str:
+    """Set a name in fixed width; a bar would end the cell even there."""
+    fence = "``" if "`" in name else "`"
+    pad = " " if "`" in name else ""
+    return f"{fence}{pad}{name}{pad}{fence}".replace("|", "\\|")

@@ -1,0 +1,121 @@
+"""The short summary as plain data: whoever prints it decides how it looks."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from jptq.report import wording
+from jptq.report.text import shorten
+from jptq.results import Report
+
+MOST_RAISED = 12
+"""Raised nodes that the terminal shows; the others are in ``report.md``."""
+
+NAME_WIDTH = 48
+"""Characters of a node's or output's name on the terminal."""
+
+Align = Literal["left", "right"]
+
+RIGHT: Align = "right"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table without a look.
+
+    Attributes:
+      title: One line.
+      header: Headings of C columns.
+      rows: Rows of C cells.
+      align: Alignment of each column.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    align: tuple[Align, ...]
+
+
+def tables(report: Report) -> tuple[Table, ...]:
+    """Return what the terminal shows after a tuning, in order."""
+    return (compared(report), outputs(report), raised(report))
+
+
+def compared(report: Report) -> Table:
+    """Return the configurations side by side: scores, cosine, latency, share of INT16."""
+    columns = wording.configurations(report)
+    quantized = [evaluation for _, evaluation in columns[1:]]
+    rows = [
+        (f"{task} (measured)", *(wording.scored(evaluation, task) for _, evaluation in columns))
+        for task in report.floating.scores
+    ]
+    rows += [
+        ("least mean cosine (measured)", *(wording.min_cosine(e) for _, e in columns)),
+        ("latency, µs (modelled)", *(wording.micros(e.time_us) for _, e in columns)),
+        (
+            "MACs in INT16 (counted)",
+            wording.NONE,
+            *(f"{100 * e.macs_int16:.1f} %" for e in quantized),
+        ),
+        ("nodes raised", wording.NONE, *(str(e.raised) for e in quantized)),
+    ]
+    return Table(
+        title=f"{report.model} on {report.march}"
+        + (" (share of float in brackets)" if report.floating.scores else ""),
+        header=("", *(name for name, _ in columns)),
+        rows=tuple(rows),
+        align=("left", *(RIGHT,) * len(columns)),
+    )
+
+
+def outputs(report: Report) -> Table:
+    """Return the errors of the final configuration at every output."""
+    comparison = report.final.comparison
+    errors = () if comparison is None else comparison.outputs
+    return Table(
+        title=f"Outputs of the final configuration against float ({report.samples} samples, "
+        "measured)",
+        header=(
+            "output",
+            "cosine mean",
+            "cosine min",
+            "L1 mean",
+            "L2 mean",
+            "Chebyshev max",
+        ),
+        rows=tuple(
+            (
+                shorten(output.output, NAME_WIDTH),
+                wording.cosine(output.cosine.mean),
+                wording.cosine(output.cosine.min),
+                wording.error(output.l1.mean),
+                wording.error(output.l2.mean),
+                wording.error(output.chebyshev.max),
+            )
+            for output in errors
+        ),
+        align=("left", *(RIGHT,) * 5),
+    )
+
+
+def raised(report: Report) -> Table:
+    """Return the nodes that do not run as INT8, with the reason for each."""
+    rows = [
+        (
+            shorten(node.node, NAME_WIDTH),
+            node.candidate,
+            f"+{wording.micros(node.cost_us)}",
+            node.why,
+        )
+        for node in report.raised[:MOST_RAISED]
+    ]
+    rest = len(report.raised) - MOST_RAISED
+    if rest > 0:
+        rows.append((f"and {rest} more in report.md", "", "", ""))
+    return Table(
+        title="Nodes that run finer than INT8" if rows else "Every node runs as INT8",
+        header=("node", "runs as", "µs (modelled)", "why"),
+        rows=tuple(rows),
+        align=("left", "left", "right", "left"),
+    )
