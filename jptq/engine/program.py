@@ -19,8 +19,8 @@ from jptq.quant.plan import Plan
 Quantizer = Callable[[int, Array, int | None], Array]
 """``quantizer(calibration index, tensor, channel axis) -> tensor``."""
 
-Directions = Mapping[str, tuple[Array, Array]]
-"""``{packed weight: (gate, direction)}``: see `Program.run`."""
+Directions = Mapping[str, tuple[tuple[Array, Array], ...]]
+"""``{packed weight: ((gate, direction), ...)}``: see `Program.run`."""
 
 
 def table_quantizer(plan: Plan, table: Table) -> Quantizer:
@@ -236,16 +236,16 @@ def _along(step: Step, operands: list[Any], directions: Directions) -> tuple[Any
     for i, operand in enumerate(step.operands):
         if operand.weight not in directions:
             continue
-        gate, direction = directions[operand.weight]
 
         def of_weight(w: Array, index: int = i) -> tuple[Any, ...]:
             assert step.function is not None
             return step.function(*operands[:index], w, *operands[index + 1 :])
 
-        _, pushed = jax.jvp(of_weight, (operands[i],), (direction,))
-        # The gate is zero where derivatives are taken: what flows back through the pushed term
-        # would be multiplied by it, so it is cut off.
-        results = tuple(
-            r + gate * jax.lax.stop_gradient(p) for r, p in zip(results, pushed, strict=True)
-        )
+        for gate, direction in directions[operand.weight]:
+            _, pushed = jax.jvp(of_weight, (operands[i],), (direction,))
+            # The gate is zero where derivatives are taken: what flows back through the pushed
+            # term would be multiplied by it, so it is cut off.
+            results = tuple(
+                r + gate * jax.lax.stop_gradient(p) for r, p in zip(results, pushed, strict=True)
+            )
     return results

@@ -19,9 +19,12 @@ from jax import Array
 from jptq.registry import lookup
 
 Moments: TypeAlias = np.ndarray
-"""``float64[..., 7]``: the columns of `FIELDS`, per comparison."""
+"""``float64[..., 7 + 2 C]``: the columns of `FIELDS`, then signal and noise power of each of the C
+channels (`channels`), per comparison."""
 
 FIELDS = ("aa", "ae", "ee", "abs", "relative", "relative_count", "max")
+
+_MOST_CHANNELS = 256
 
 
 def moments(a: Array, b: Array) -> Array:
@@ -35,14 +38,18 @@ def moments(a: Array, b: Array) -> Array:
       b: Quantized output, same shape.
 
     Returns:
-      ``[7]``, see `FIELDS`; e is ``b - a``.
+      ``[7 + 2 C]``, see `Moments`; e is ``b - a``.
     """
-    x = a.astype(jnp.float64).ravel()
-    e = b.astype(jnp.float64).ravel() - x
+    rows = (
+        (-1, channels(a.shape), a.size // (a.shape[0] * channels(a.shape))) if a.ndim else (1, 1, 1)
+    )
+    per_channel = a.astype(jnp.float64).reshape(rows)
+    noise = b.astype(jnp.float64).reshape(rows) - per_channel
+    x, e = per_channel.ravel(), noise.ravel()
     size = jnp.abs(e)
     nonzero = x != 0
     relative = jnp.where(nonzero, size / jnp.where(nonzero, jnp.abs(x), 1.0), 0.0)
-    return jnp.stack(
+    sums = jnp.stack(
         [
             jnp.vdot(x, x),
             jnp.vdot(x, e),
@@ -53,6 +60,17 @@ def moments(a: Array, b: Array) -> Array:
             size.max(initial=0.0),
         ]
     )
+    powers = [jnp.square(v).sum((0, 2)) for v in (per_channel, noise)]
+    return jnp.concatenate([sums, *powers])
+
+
+def channels(shape: tuple[int, ...]) -> int:
+    """Return how many channels of an output are told apart: axis 1 of three or more axes.
+
+    A detector's one output often joins boxes in pixels with probabilities: an error that is small
+    against the whole can be large against a channel.
+    """
+    return shape[1] if len(shape) >= 3 and 1 < shape[1] <= _MOST_CHANNELS else 1
 
 
 def jitted(batched: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
@@ -101,17 +119,37 @@ def _chebyshev(m: Moments, size: int) -> np.ndarray:
     return np.asarray(m[..., 6])
 
 
+def _nsr(m: Moments, size: int) -> np.ndarray:
+    del size
+    return _share(m[..., 2], m[..., 0])
+
+
+def _channel_nsr(m: Moments, size: int) -> np.ndarray:
+    del size
+    signal, noise = np.split(m[..., len(FIELDS) :], 2, axis=-1)
+    return np.asarray(_share(noise, signal).mean(-1))
+
+
+def _share(noise: np.ndarray, signal: np.ndarray) -> np.ndarray:
+    """Noise over signal; 0 without noise, 1 where there is noise but no signal."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(noise == 0, 0.0, np.where(signal == 0, 1.0, noise / signal))
+
+
 @dataclasses.dataclass(frozen=True)
 class Metric:
     """A metric.
 
     Attributes:
-      of: ``of(moments float64[..., 7], elements per tensor) -> float64[...]``.
+      of: ``of(moments float64[..., 7 + 2 C], elements per tensor) -> float64[...]``.
       better: ``higher`` or ``lower``.
+      pooled: Moments are added over samples first: for ratios whose denominator may be tiny in a
+        single sample.
     """
 
     of: Callable[[Moments, int], np.ndarray]
     better: str
+    pooled: bool = False
 
 
 METRICS = {
@@ -121,7 +159,11 @@ METRICS = {
     "sqnr": Metric(_sqnr, better="higher"),
     "chebyshev": Metric(_chebyshev, better="lower"),
     "mae": Metric(_mae, better="lower"),
+    "nsr": Metric(_nsr, better="lower", pooled=True),
+    "channel-nsr": Metric(_channel_nsr, better="lower", pooled=True),
 }
+"""The vendor's, and two of ours: `nsr` is noise power over signal power, free of units, and
+`channel-nsr` its mean over the channels of an output."""
 
 
 def evaluate(names: Sequence[str], m: Moments, size: int) -> np.ndarray:
@@ -129,13 +171,18 @@ def evaluate(names: Sequence[str], m: Moments, size: int) -> np.ndarray:
 
     Args:
       names: M keys of `METRICS`.
-      m: ``float64[..., 7]``.
+      m: ``float64[S, 7 + 2 C]``, a row per sample.
       size: Elements of the tensors compared.
 
     Returns:
-      ``float64[..., M]``.
+      ``float64[S, M]``; pooled metrics repeat their value.
 
     Raises:
       UnknownNameError: A name is not a metric.
     """
-    return np.stack([lookup(METRICS, name, "metric").of(m, size) for name in names], axis=-1)
+    columns = []
+    for name in names:
+        metric = lookup(METRICS, name, "metric")
+        used = np.broadcast_to(m.sum(0), m.shape) if metric.pooled else m
+        columns.append(metric.of(used, size))
+    return np.stack(columns, axis=-1)

@@ -14,8 +14,8 @@ from jax import Array
 def quantize(x: Array, scale: Array, offset: Array, lower: Array, upper: Array) -> Array:
     """Return the integers of ``x`` on a grid, as floats.
 
-    Rounds half to even and divides instead of multiplying by the reciprocal: both as ONNX
-    QuantizeLinear does, so that the exported model agrees to the bit.
+    Rounds half to even, as ONNX QuantizeLinear does. Compilers may multiply by the reciprocal of
+    the scale: a value within one unit in the last place of a tie can then fall to either side.
 
     Args:
       x: Values; the other arguments broadcast against it.

@@ -1,0 +1,221 @@
+"""What a ranking scores: rows of quantizers, and the table that their scores end in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from jptq.errors import ConfigError, UnknownNameError
+from jptq.ir.model import Model
+from jptq.metrics import similarity
+from jptq.numerics.qtypes import DUAL_INT16, FLOAT32, INT8, INT16
+from jptq.quant.assign import Assignment, Table, Thresholds, table
+from jptq.quant.plan import FEATURE, WEIGHT, Calibration, Plan
+from jptq.results.sensitivity import SensitivityTable
+
+CURRENT = "current"
+"""Candidate: what each calibration holds at the moment."""
+
+KINDS = ("node", "weight", "activation", "group")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rows:
+    """N rows under Q candidates.
+
+    Attributes:
+      names: Of nodes or calibrations.
+      kind: One of `KINDS`.
+      members: Calibrations that each row switches on.
+      candidates: Types to try.
+      accepted: ``bool[N, Q]``: whether a row's quantizers differ under the candidate.
+      reached: Outputs that each row's quantizers can change.
+      outputs: Outputs to compare, in graph order.
+    """
+
+    names: tuple[str, ...]
+    kind: str
+    members: tuple[tuple[str, ...], ...]
+    candidates: tuple[str, ...]
+    accepted: np.ndarray
+    reached: tuple[frozenset[str], ...]
+    outputs: tuple[str, ...]
+
+    @cached_property
+    def pairs(self) -> list[tuple[int, int]]:
+        """The (row, candidate) pairs to score."""
+        return [(int(i), int(q)) for i, q in np.argwhere(self.accepted)]
+
+    def indices(self, plan: Plan) -> list[tuple[int, ...]]:
+        """Return each row's positions in the plan."""
+        return [tuple(plan.index[name] for name in row) for row in self.members]
+
+    def tables(self, plan: Plan, thresholds: Thresholds, base: Assignment) -> list[Table]:
+        """Return, per candidate, the table in which every calibration has its type."""
+        return [
+            table(
+                plan,
+                thresholds,
+                {c.name: member_type(c, candidate, self.kind, base) for c in plan.calibrations},
+            )
+            for candidate in self.candidates
+        ]
+
+
+def member_type(calibration: Calibration, candidate: str, kind: str, base: Assignment) -> str:
+    """Return the type that a candidate means for one calibration.
+
+    ``current`` is what it holds; one that is off at the moment counts as int8 (design 2,
+    invariant 2). ``int16`` on a node leaves second operands int8 if the target wants that; on a
+    group it means the calibration itself, through ``dual-int16`` if need be.
+    """
+    if candidate == CURRENT:
+        held = base[calibration.name]
+        return INT8.name if held == FLOAT32.name else held
+    if candidate == INT16.name:
+        free = INT16.name in calibration.allowed or (kind == "group" and calibration.dual)
+        return INT16.name if free else INT8.name
+    if candidate == DUAL_INT16:
+        return INT16.name if INT16.name in calibration.allowed or calibration.dual else INT8.name
+    return candidate
+
+
+def rows_of(
+    model: Model,
+    plan: Plan,
+    kind: str = "node",
+    *,
+    candidates: Sequence[str] = (CURRENT,),
+    only: Sequence[Sequence[str]] | None = None,
+) -> Rows:
+    """Return the rows of a ranking.
+
+    Args:
+      model: Calibrated graph; its outputs are compared.
+      plan: Its quantizers.
+      kind: ``node`` (feature and weight calibrations of each node, hmct-spec 3.2), ``weight``,
+        ``activation``, or ``group`` (`Plan.groups`).
+      candidates: Types to try.
+      only: Nodes to score instead of all; several in one list are scored jointly.
+
+    Raises:
+      UnknownNameError: A kind or node that does not exist.
+    """
+    if kind not in KINDS:
+        raise UnknownNameError("kind of row", kind, KINDS)
+    if kind == "node":
+        if only is None:
+            named = [(s.node, s.calibrations) for s in plan.slots if s.calibrations]
+        else:
+            named = [
+                (
+                    "+".join(nodes),
+                    tuple(dict.fromkeys(c for n in nodes for c in plan.of_node(n).calibrations)),
+                )
+                for nodes in only
+            ]
+    elif kind == "group":
+        named = [(members[0], members) for members in plan.groups]
+    else:
+        wanted = WEIGHT if kind == "weight" else FEATURE
+        named = [(c.name, (c.name,)) for c in plan.calibrations if c.kind == wanted]
+    reach = reachable_outputs(model)
+    kept = []
+    for name, members in named:
+        reached = frozenset().union(
+            *(reach.get(plan.calibration(m).output, frozenset()) for m in members)
+        )
+        if reached:
+            kept.append((name, tuple(members), reached))
+    if not kept:
+        raise ConfigError(
+            "no node with quantizers reaches the outputs", hint="choose other outputs"
+        )
+    accepted = np.ones((len(kept), len(candidates)), bool)
+    if kind == "group":
+        for q, candidate in enumerate(candidates):
+            if candidate == INT16.name:
+                accepted[:, q] = [
+                    any(
+                        INT16.name in plan.calibration(m).allowed or plan.calibration(m).dual
+                        for m in members
+                    )
+                    for _, members, _ in kept
+                ]
+    outputs = tuple(n for n in model.output_names if any(n in r for _, _, r in kept))
+    return Rows(
+        names=tuple(name for name, _, _ in kept),
+        kind=kind,
+        members=tuple(members for _, members, _ in kept),
+        candidates=tuple(candidates),
+        accepted=accepted,
+        reached=tuple(reached for _, _, reached in kept),
+        outputs=outputs,
+    )
+
+
+def reachable_outputs(model: Model) -> dict[str, frozenset[str]]:
+    """Return the graph outputs that each tensor can change."""
+    reach: dict[str, frozenset[str]] = {name: frozenset((name,)) for name in model.output_names}
+    for node in reversed(model.nodes):
+        below = frozenset().union(*(reach.get(name, frozenset()) for name in node.outputs))
+        for name in node.inputs:
+            if name:
+                reach[name] = reach.get(name, frozenset()) | below
+    return reach
+
+
+def assemble(
+    rows: Rows,
+    moments: Mapping[tuple[int, int], Mapping[str, np.ndarray]],
+    shapes: Mapping[str, tuple[int, ...]],
+    metrics: Sequence[str],
+    *,
+    method: str,
+    samples: int,
+    seconds: float,
+    cost: Mapping[str, float],
+) -> SensitivityTable:
+    """Return the table of moments: metric per output and sample, mean over samples, then outputs.
+
+    Args:
+      rows: What was scored.
+      moments: ``{(row, candidate): {output: float64[S, 7 + 2 C]}}``.
+      shapes: Of the outputs.
+      metrics: M names.
+      method: Stands in the table.
+      samples: S.
+      seconds: Wall time.
+      cost: For comparing methods.
+    """
+    score = np.full((len(rows.names), len(rows.candidates), len(metrics)), np.nan)
+    for (row, q), by_output in moments.items():
+        per_output = [
+            _mean(similarity.evaluate(metrics, sums, int(np.prod(shapes[name]))))
+            for name, sums in by_output.items()
+        ]
+        score[row, q] = _mean(np.stack(per_output))
+    return SensitivityTable(
+        rows=rows.names,
+        kind=rows.kind,
+        members=rows.members,
+        candidates=rows.candidates,
+        metrics=tuple(metrics),
+        score=score,
+        stderr=np.zeros_like(score),
+        outputs=rows.outputs,
+        method=method,
+        samples=samples,
+        seconds=seconds,
+        cost=cost,
+    )
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the first axis, NaN skipped; NaN where nothing is left."""
+    counts = (~np.isnan(values)).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(counts > 0, np.nansum(values, 0) / counts, np.nan))

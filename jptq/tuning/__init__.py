@@ -1,0 +1,22 @@
+"""The main job: a goal, a search that believes only measurements, and files for the vendor."""
+
+from jptq.tuning.evaluator import Evaluator
+from jptq.tuning.journal import Journal
+from jptq.tuning.loop import SEARCHES, Options, tune_prepared
+from jptq.tuning.measure import Measurer
+from jptq.tuning.prepare import Prepared, load_float, prepare
+from jptq.tuning.run import tune, write
+
+__all__ = [
+    "SEARCHES",
+    "Evaluator",
+    "Journal",
+    "Measurer",
+    "Options",
+    "Prepared",
+    "load_float",
+    "prepare",
+    "tune",
+    "tune_prepared",
+    "write",
+]

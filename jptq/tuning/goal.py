@@ -1,0 +1,53 @@
+"""What a tuning has to reach, and how far a measured model is from it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jptq.results import Evaluation, Goal
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """Compares measured models with a goal."""
+
+    goal: Goal
+
+    def quality(self, evaluation: Evaluation) -> float:
+        """Return what the goal bounds; higher is better.
+
+        The worst share of float of any score if there are scores, else the worst mean cosine.
+        """
+        share = evaluation.worst_share
+        if share is not None:
+            return share
+        assert evaluation.comparison is not None
+        return evaluation.comparison.min_cosine
+
+    def meets(self, evaluation: Evaluation) -> bool:
+        """Tell whether the quality asked for is reached; latency is not looked at."""
+        if self.goal.min_score is not None and evaluation.shares:
+            return self.quality(evaluation) >= self.goal.min_score
+        if self.goal.min_cosine is not None and evaluation.comparison is not None:
+            return evaluation.comparison.min_cosine >= self.goal.min_cosine
+        return True
+
+    def affords(self, evaluation: Evaluation) -> bool:
+        """Tell whether the latency budget, if any, is kept."""
+        budget = self.goal.budget_us
+        # The sum of node times is exact to a few units in the last place.
+        return budget is None or (evaluation.time_us or 0.0) <= budget * (1 + 1e-9)
+
+    def better(self, one: Evaluation, other: Evaluation | None) -> bool:
+        """Tell whether ``one`` is the better end, by the goal's own order."""
+        return other is None or self._order(one) > self._order(other)
+
+    def _order(self, evaluation: Evaluation) -> tuple[float, ...]:
+        time = -(evaluation.time_us or 0.0)
+        if not self.goal.has_quality:
+            return (float(self.affords(evaluation)), self.quality(evaluation), time)
+        if self.affords(evaluation):
+            if self.meets(evaluation):
+                return (2.0, time, self.quality(evaluation))
+            return (1.0, self.quality(evaluation), time)
+        return (0.0, time, self.quality(evaluation))

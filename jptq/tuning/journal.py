@@ -1,0 +1,80 @@
+"""What long work has found so far: a killed run goes on, a second run reuses.
+
+One small file per finding, written atomically, named by a digest of everything it depends on. Any
+of them can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jptq import files
+from jptq.errors import StorageError
+
+_log = logging.getLogger(__name__)
+
+
+class Journal:
+    """A folder of findings.
+
+    Args:
+      folder: Where; None keeps nothing.
+      reuse: Whether to read what is there (``--resume``).
+    """
+
+    def __init__(self, folder: Path | None, *, reuse: bool = True) -> None:
+        self.folder = folder
+        self.reuse = reuse
+        self.reused = 0
+
+    def load(self, kind: str, *key: str) -> Any | None:
+        """Return a finding, or None if there is none that can be read."""
+        path = self._path(kind, key, "json")
+        if path is None or not self.reuse or not path.is_file():
+            return None
+        try:
+            content = files.read_json(path)
+        except StorageError as error:
+            _log.warning("%s is ignored: %s", path, error.why)
+            return None
+        self.reused += 1
+        return content
+
+    def save(self, kind: str, *key: str, content: Any) -> None:
+        """Keep a finding."""
+        path = self._path(kind, key, "json")
+        if path is not None:
+            files.write_json(path, content)
+
+    def load_arrays(self, kind: str, *key: str) -> dict[str, np.ndarray] | None:
+        """Return arrays by name, or None if there are none that can be read."""
+        path = self._path(kind, key, "npz")
+        if path is None or not self.reuse or not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                content = {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, EOFError, KeyError) as error:
+            _log.warning("%s is ignored: %s", path, error)
+            return None
+        self.reused += 1
+        return content
+
+    def save_arrays(self, kind: str, *key: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep arrays."""
+        path = self._path(kind, key, "npz")
+        if path is not None:
+            buffer = io.BytesIO()
+            np.savez(buffer, **arrays)  # type: ignore[arg-type]
+            files.write_bytes(path, buffer.getvalue())
+
+    def _path(self, kind: str, key: tuple[str, ...], suffix: str) -> Path | None:
+        if self.folder is None:
+            return None
+        return self.folder / f"{kind}-{files.digest(*key)[:24]}.{suffix}"

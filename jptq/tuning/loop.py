@@ -1,0 +1,532 @@
+"""`jptq tune`: rank, propose, run, give back, and tell the story."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jptq import allocation, files, sensitivity
+from jptq.engine.segments import Segmented
+from jptq.errors import ConfigError
+from jptq.quant.assign import Assignment
+from jptq.quant.emit import quant_config
+from jptq.registry import lookup
+from jptq.results import (
+    Evaluation,
+    Goal,
+    Outcome,
+    Raised,
+    Report,
+    SensitivityTable,
+)
+from jptq.sensitivity import exact
+from jptq.tuning.evaluator import Evaluator
+from jptq.tuning.goal import Judge
+from jptq.tuning.journal import Journal
+from jptq.tuning.measure import Measurer
+from jptq.tuning.prepare import Prepared, Progress, quiet, spread
+from jptq.tuning.search import OutOfTime, Search, Step
+
+_log = logging.getLogger(__name__)
+
+SEARCHES = ("milp", "walk")
+
+VIEWS = ("channel-nsr", "nsr", "mse")
+"""How the exact sweep's errors are looked at; none of them orders every network well."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to tune.
+
+    Attributes:
+      min_score: Share of float that every score must keep.
+      min_cosine: Mean cosine that every output must keep; used without an evaluator.
+      latency_budget_us: Largest modelled latency.
+      latency_budget_ratio: The same, relative to modelled all-INT8.
+      quality: Whether a quality is asked for at all; False with only a budget.
+      method: How the search ranks: a key of `sensitivity.METHODS`.
+      search: ``milp`` or ``walk`` (the documented node-by-node walk).
+      samples: Samples for sensitivity, taken evenly from the set.
+      seed: Of everything random.
+      loss: ``loss(outputs, feeds)`` for methods with a gradient.
+      time_limit_s: No new run starts after this.
+    """
+
+    min_score: float | None = 0.99
+    min_cosine: float | None = 0.99
+    latency_budget_us: float | None = None
+    latency_budget_ratio: float | None = None
+    quality: bool = True
+    method: str = "metric"
+    search: str = "milp"
+    samples: int = 8
+    seed: int = 0
+    loss: sensitivity.Loss | None = None
+    time_limit_s: float | None = None
+
+
+def tune_prepared(
+    prepared: Prepared,
+    options: Options,
+    *,
+    evaluator: Evaluator | None = None,
+    journal: Journal | None = None,
+    progress: Progress = quiet,
+) -> Report:
+    """Find the cheapest configuration that meets the goal; every claim in the report was measured.
+
+    Args:
+      prepared: The calibrated network.
+      options: The goal and how to search.
+      evaluator: Scores a forward; the outputs' cosine decides without one.
+      journal: Keeps findings, for resuming.
+      progress: Called as work goes on.
+
+    Raises:
+      ConfigError: Options that contradict each other.
+      EvaluatorError: The evaluator failed.
+    """
+    started = time.monotonic()
+    lookup(dict.fromkeys(SEARCHES), options.search, "search", where="--search")
+    lookup(sensitivity.METHODS, options.method, "method", where="--method")
+    journal = journal or Journal(None)
+    goal = _goal(prepared, options, evaluator)
+    judge = Judge(goal)
+    measurer = Measurer(prepared, evaluator, journal)
+    progress("measure", 0, 4)
+    floating = measurer.floating()
+    int8, int16 = prepared.all("int8"), prepared.all("int16")
+    ranking, groups = _rank(prepared, options, journal, progress)
+    problems = _problems(prepared, groups)
+    runs = 0
+
+    def ran(what: str) -> None:
+        nonlocal runs
+        runs += 1
+        progress(f"run {what}", runs, 0)
+
+    deadline = None if options.time_limit_s is None else started + options.time_limit_s
+    search = Search(measurer, judge, problems, mse=groups, deadline=deadline, progress=ran)
+    first = search.run("all-INT8", int8)
+    second = search.run("all-INT16", int16)
+    ceiling = measurer("every quantizer INT16", _everything(prepared))
+    outcome: Outcome | None = None
+    walked: Step | None = None
+    try:
+        if goal.budget_us is not None and goal.budget_us < allocation.least_us(
+            next(iter(problems.values()))
+        ) * (1 - 1e-9):
+            outcome = Outcome.BUDGET_TOO_SMALL
+        elif options.search == "walk":
+            walked = search.walk_all(ranking) if not judge.meets(first) else None
+        else:
+            _search(search, judge, prepared, ranking, first, second)
+    except OutOfTime:
+        outcome = Outcome.OUT_OF_TIME
+    final = search.best()
+    if outcome is None or (outcome is Outcome.OUT_OF_TIME and _done(judge, final.evaluation)):
+        met = _done(judge, final.evaluation)
+        outcome = Outcome.MET if met else (outcome or Outcome.NOT_MET)
+    return _report(
+        prepared,
+        options,
+        goal,
+        outcome,
+        floating=floating,
+        int8=first,
+        int16=second,
+        ceiling=ceiling,
+        search=search,
+        final=final,
+        ranking=ranking,
+        groups=groups,
+        calls=measurer.evaluator_calls,
+        walked=walked,
+    )
+
+
+def _done(judge: Judge, evaluation: Evaluation) -> bool:
+    return judge.meets(evaluation) and judge.affords(evaluation)
+
+
+def _goal(prepared: Prepared, options: Options, evaluator: Evaluator | None) -> Goal:
+    budget = options.latency_budget_us
+    if options.latency_budget_ratio is not None:
+        if budget is not None:
+            raise ConfigError(
+                "both --latency_budget_us and --latency_budget_ratio are given", hint="give one"
+            )
+        budget = options.latency_budget_ratio * prepared.latency.total_us(prepared.all("int8"))
+    if not options.quality:
+        return Goal(budget_us=budget)
+    if evaluator is not None:
+        return Goal(min_score=options.min_score, budget_us=budget)
+    return Goal(min_cosine=options.min_cosine, budget_us=budget)
+
+
+def _everything(prepared: Prepared) -> dict[str, str]:
+    """Every quantizer INT16, whatever the target can: the ceiling (hmct-spec 6.2, "true INT16")."""
+    return {calibration.name: "int16" for calibration in prepared.plan.calibrations}
+
+
+def duals(prepared: Prepared) -> dict[str, str]:
+    """Return all-INT16 with every second operand INT16 that the target allows as dual-int16."""
+    out = prepared.all("int16")
+    for calibration in prepared.plan.calibrations:
+        if calibration.dual:
+            out[calibration.name] = "int16"
+    return out
+
+
+def _rank(
+    prepared: Prepared, options: Options, journal: Journal, progress: Progress
+) -> tuple[SensitivityTable, SensitivityTable]:
+    """Return the ranking of nodes (the vendor's) and the errors of groups for the search."""
+    samples = spread(prepared.samples, options.samples)
+    base = prepared.all("int8")
+    nodes = sensitivity.rows_of(prepared.calibrated, prepared.plan, "node")
+    groups = sensitivity.rows_of(
+        prepared.calibrated, prepared.plan, "group", candidates=("int8", "int16")
+    )
+    segmented = Segmented(prepared.runner.program, exact.SEGMENTS, prepared.runner.compilations)
+    identity = files.digest(prepared.digest, str(options.samples), str(options.seed))
+
+    def kept(kind: str, compute: Any) -> SensitivityTable:
+        stored = journal.load(kind, identity)
+        if stored is not None:
+            return SensitivityTable.from_json(stored)
+        table: SensitivityTable = compute()
+        journal.save(kind, identity, content=table.to_json())
+        return table
+
+    ranking = kept(
+        "ranking",
+        lambda: exact.rank(
+            prepared.runner,
+            prepared.thresholds,
+            base,
+            nodes,
+            samples,
+            metrics=sensitivity.METRICS_OF["metric"],
+            segmented=segmented,
+            progress=lambda done, total: progress("rank nodes", done, total),
+        ),
+    )
+
+    def errors() -> SensitivityTable:
+        if options.method == "metric":
+            return exact.rank(
+                prepared.runner,
+                prepared.thresholds,
+                base,
+                groups,
+                samples,
+                metrics=("mse", "nsr", "channel-nsr"),
+                segmented=segmented,
+                progress=lambda done, total: progress("rank quantizers", done, total),
+            )
+        extra: dict[str, Any] = {}
+        if options.method in ("probe", "hessian"):
+            extra["seed"] = options.seed
+        if options.method in ("gradient", "hessian") and options.loss is not None:
+            extra["loss"] = options.loss
+        method = sensitivity.METHODS[options.method]
+        metric = "mse" if options.method == "probe" else sensitivity.METRICS_OF[options.method][-1]
+        found = method(
+            prepared.runner,
+            prepared.thresholds,
+            base,
+            groups,
+            samples,
+            metrics=(metric,),
+            progress=lambda done, total: progress("rank quantizers", done, total),
+            **extra,
+        )
+        return dataclasses.replace(found, metrics=("mse",))
+
+    return ranking, kept(f"errors-{options.method}", errors)
+
+
+def _problems(prepared: Prepared, groups: SensitivityTable) -> dict[str, allocation.Problem]:
+    """Return the error models: all views together first, then each alone.
+
+    Each view is turned into shares of its own all-INT8 total, so that outputs and units mix.
+    """
+    views = [name for name in VIEWS if name in groups.metrics]
+    tables = []
+    for name in views:
+        column = groups.metrics.index(name)
+        values = groups.score[:, :, column : column + 1]
+        total = float(np.nansum(values[:, 0]))
+        tables.append(
+            dataclasses.replace(
+                groups, metrics=("share",), score=values / (total or 1.0), stderr=values * 0.0
+            )
+        )
+    together = allocation.build(
+        prepared.plan,
+        prepared.latency,
+        *tables,
+        metric="share",
+        weights=[1.0 / len(tables)] * len(tables),
+    )
+    out = {"all views": together} if len(tables) > 1 else {}
+    for name, one in zip(views, tables, strict=True):
+        out[name] = allocation.build(prepared.plan, prepared.latency, one, metric="share")
+    return out
+
+
+def _search(
+    search: Search,
+    judge: Judge,
+    prepared: Prepared,
+    ranking: SensitivityTable,
+    int8: Evaluation,
+    int16: Evaluation,
+) -> None:
+    """Run the proposals; `Search.steps` holds what came of it."""
+    goal = judge.goal
+    if goal.has_quality:
+        if judge.meets(int8):
+            return
+        if not judge.meets(int16):
+            search.run("all dual-INT16", duals(prepared))
+        search.ladder()
+        search.refine()
+        search.walk(ranking)
+        search.give_back()
+    if goal.budget_us is not None:
+        best = search.best()
+        if not goal.has_quality or not _done(judge, best.evaluation):
+            for share in (1.0, 0.98, 0.95, 0.9):
+                search.at(goal.budget_us * share)
+                for name, problem in search.problems.items():
+                    proposal = allocation.SOLVERS["milp"](problem, goal.budget_us * share)
+                    if proposal.assignment:
+                        search.run(f"{name} {goal.budget_us * share:.1f} us", proposal.assignment)
+
+
+def _report(
+    prepared: Prepared,
+    options: Options,
+    goal: Goal,
+    outcome: Outcome,
+    *,
+    floating: Evaluation,
+    int8: Evaluation,
+    int16: Evaluation,
+    ceiling: Evaluation,
+    search: Search,
+    final: Step,
+    ranking: SensitivityTable,
+    groups: SensitivityTable,
+    calls: int,
+    walked: Step | None,
+) -> Report:
+    judge = search.judge
+    steps = tuple(step.evaluation for step in search.steps)
+    ended = dataclasses.replace(final.evaluation, name="final")
+    cheapest = search.cheapest()
+    reachable = []
+    if outcome is not Outcome.MET:
+        if cheapest is not None:
+            reachable.append(cheapest.evaluation.name)
+        reachable.append(max(steps, key=judge.quality).name)
+    raised = _raised(prepared, final.assignment, ranking, groups)
+    notes = _notes(prepared, judge, outcome, int8, int16, ceiling, ended, raised)
+    return Report(
+        model=prepared.name,
+        march=prepared.target.march,
+        calibration=prepared.method,
+        samples=len(prepared.samples),
+        goal=goal,
+        outcome=outcome,
+        headline=_headline(judge, outcome, floating, int8, ended, raised),
+        floating=floating,
+        int8=dataclasses.replace(int8, name="int8"),
+        int16=dataclasses.replace(int16, name="int16"),
+        true_int16=ceiling,
+        final=ended,
+        steps=steps,
+        pareto=pareto(steps, judge),
+        reachable=tuple(dict.fromkeys(reachable)),
+        raised=raised,
+        sensitivity=ranking,
+        latency=prepared.latency,
+        assignment=dict(final.assignment),
+        quant_config=quant_config(
+            prepared.calibrated,
+            prepared.plan,
+            prepared.target,
+            final.assignment,
+            activation=prepared.activation,
+        ),
+        search=options.search,
+        method=options.method,
+        evaluator_calls=calls,
+        notes=notes,
+        walk_us=None if walked is None else walked.evaluation.time_us,
+    )
+
+
+def pareto(steps: Sequence[Evaluation], judge: Judge) -> tuple[Evaluation, ...]:
+    """Return the measured points that no other one beats in quality and latency, fastest first."""
+    front: list[Evaluation] = []
+    for step in sorted(steps, key=lambda s: (s.time_us or 0.0, -judge.quality(s))):
+        if not front or judge.quality(step) > judge.quality(front[-1]):
+            front.append(step)
+    return tuple(front)
+
+
+def _raised(
+    prepared: Prepared,
+    assignment: Assignment,
+    ranking: SensitivityTable,
+    groups: SensitivityTable,
+) -> tuple[Raised, ...]:
+    """Return the nodes that run finer than INT8, worst first, with the reason of each."""
+    int8 = prepared.all("int8")
+    base_us = prepared.latency.node_us(int8)
+    mixed_us = prepared.latency.node_us(assignment)
+    times = {node.node: node for node in prepared.latency.nodes}
+    ranks = {ranking.rows[i]: place + 1 for place, i in enumerate(ranking.order())}
+    mse = dict(zip(ranking.rows, ranking.column("mse"), strict=True))
+    out = []
+    for slots in prepared.plan.slots:
+        changed = [c for c in slots.calibrations if assignment[c] != int8[c]]
+        if not changed:
+            continue
+        candidate = times[slots.node].candidate(assignment)
+        rank = ranks.get(slots.node, len(ranks) + 1)
+        what = "features and weights" if candidate == "dual-int16" else "features"
+        shared = [n for c in changed for n in prepared.plan.owners[c] if n != slots.node]
+        beside = f"; shares a quantizer with {shared[0]!r}" if shared else ""
+        out.append(
+            Raised(
+                node=slots.node,
+                op=slots.op,
+                candidate="dual-int16" if candidate == "dual-int16" else "int16",
+                why=f"rank {rank} of {len(ranks)} by cosine; {what} raised{beside}",
+                error_int8=float(mse.get(slots.node, 0.0)),
+                rank=rank,
+                cost_us=mixed_us[slots.node] - base_us[slots.node],
+            )
+        )
+    return tuple(sorted(out, key=lambda r: r.rank))
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}%"
+
+
+def _headline(
+    judge: Judge,
+    outcome: Outcome,
+    floating: Evaluation,
+    int8: Evaluation,
+    final: Evaluation,
+    raised: Sequence[Raised],
+) -> str:
+    """One sentence with the measured end."""
+    scored = bool(final.shares)
+    unit = "of the float score" if scored else "least output cosine"
+
+    def shown(evaluation: Evaluation) -> str:
+        quality = judge.quality(evaluation)
+        return _percent(quality) if scored else f"{quality:.5f}"
+
+    ratio = (final.time_us or 0.0) / max(int8.time_us or 0.0, 1e-9)
+    del floating
+    verdict = {
+        Outcome.MET: "Goal met",
+        Outcome.NOT_MET: "Goal not met",
+        Outcome.BUDGET_TOO_SMALL: "The budget is below the least reachable latency",
+        Outcome.OUT_OF_TIME: "Stopped by the time limit",
+    }[outcome]
+    nodes = "no node" if not raised else f"{len(raised)} node{'s' if len(raised) > 1 else ''}"
+    return (
+        f"{verdict}: {shown(final)} {unit} (measured; all-INT8 {shown(int8)}) at {ratio:.3f} times "
+        f"the modelled all-INT8 latency, {nodes} above INT8."
+    )
+
+
+def _notes(
+    prepared: Prepared,
+    judge: Judge,
+    outcome: Outcome,
+    int8: Evaluation,
+    int16: Evaluation,
+    ceiling: Evaluation,
+    final: Evaluation,
+    raised: Sequence[Raised],
+) -> tuple[str, ...]:
+    """What a reader has to know, most important first."""
+    notes = []
+    goal = judge.goal
+    if outcome is Outcome.BUDGET_TOO_SMALL and goal.budget_us is not None:
+        notes.append(
+            f"The budget of {goal.budget_us:.1f} us is below the least reachable latency, all-INT8 at "
+            f"{int8.time_us:.1f} us (modelled)."
+        )
+    if goal.has_quality and judge.meets(int8):
+        notes.append("All-INT8 meets the goal: nothing has to be raised.")
+    if goal.has_quality and not judge.meets(int16):
+        left = [c for c in prepared.plan.calibrations if prepared.all("int16")[c.name] == "int8"]
+        weights = sum(c.kind == "weight" for c in left)
+        dual = [r.node for r in raised if r.candidate == "dual-int16"]
+        notes.append(
+            f"All-INT16 does not meet the goal ({judge.quality(int16):.4f}): what it leaves INT8 is "
+            f"{weights} weights and {len(left) - weights} features that the target keeps INT8. With "
+            f"every quantizer INT16 (a simulation) it would be {judge.quality(ceiling):.4f}. "
+            + (
+                f"dual-int16 on {len(dual)} nodes closes the gap: {', '.join(dual[:6])}"
+                + (" ..." if len(dual) > 6 else ".")
+                if dual
+                else "No configuration that was run closes the gap."
+            )
+        )
+    comparison = final.comparison
+    if comparison is not None and final.shares:
+        high = [o for o in comparison.outputs if o.cosine.mean > 0.99]
+        int8_high = int8.comparison is not None and int8.comparison.min_cosine > 0.99
+        if int8_high and not judge.meets(int8) and high:
+            notes.append(
+                "All-INT8 keeps an output cosine above 0.99 but fails the score: on this network "
+                "the cosine hides the error that matters."
+            )
+    assumed = sorted(
+        n for n, (_, source) in prepared.latency.constants.items() if source.startswith("assumed")
+    )
+    if assumed:
+        notes.append(
+            "Latency is modelled; these constants are assumed, not published: "
+            + ", ".join(assumed)
+            + "."
+        )
+    return tuple(notes)
+
+
+def pareto_json(report: Report, judge: Judge) -> dict[str, Any]:
+    """Return the content of ``pareto.json``."""
+    return {
+        "schema": 1,
+        "march": report.march,
+        "quality": "share of float" if report.final.shares else "least output cosine",
+        "points": [
+            {
+                "name": e.name,
+                "quality": judge.quality(e),
+                "time_us": e.time_us,
+                "macs_int16": e.macs_int16,
+                "raised": e.raised,
+                "measured": True,
+            }
+            for e in report.pareto
+        ],
+    }

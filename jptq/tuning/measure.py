@@ -1,0 +1,183 @@
+"""Really run a mixed model: output errors over the samples, the user's scores. Never twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from jptq import files
+from jptq.metrics import similarity
+from jptq.quant.assign import Assignment
+from jptq.results import Comparison, Evaluation, OutputError, Spread
+from jptq.tuning.evaluator import Evaluator
+from jptq.tuning.journal import Journal
+from jptq.tuning.prepare import Prepared
+
+_KEPT_BYTES = 256 << 20
+"""Float outputs up to this size are kept instead of computed again for every model."""
+
+_COLUMNS = ("cosine-similarity", "mae", "mse", "chebyshev", "sqnr")
+
+
+class Measurer:
+    """Measures assignments of one prepared network.
+
+    Args:
+      prepared: The network.
+      evaluator: The user's, or None.
+      journal: Keeps results between runs.
+
+    Attributes:
+      evaluator_calls: Scores asked for, those that the journal knew included: the same number
+        in a resumed run.
+    """
+
+    def __init__(self, prepared: Prepared, evaluator: Evaluator | None, journal: Journal) -> None:
+        self.prepared = prepared
+        self.evaluator = evaluator
+        self.journal = journal
+        self.evaluator_calls = 0
+        self._compare = similarity.jitted(jax.vmap(similarity.moments))
+        self._floats: list[dict[str, Array]] | None = None
+        self._float_scores: dict[str, float] | None = None
+        self._known: dict[str, Evaluation] = {}
+        prepared_scores = evaluator.digest if evaluator is not None else "none"
+        self._identity = files.digest("measure", prepared.digest, prepared_scores)
+
+    @property
+    def float_scores(self) -> Mapping[str, float]:
+        """The user's scores of the float model."""
+        if self._float_scores is None:
+            self._float_scores = self._scores("float", None)
+        return self._float_scores
+
+    def floating(self) -> Evaluation:
+        """Return the float model's evaluation: every share is 1."""
+        return Evaluation(
+            name="float",
+            scores=dict(self.float_scores),
+            shares=dict.fromkeys(self.float_scores, 1.0),
+        )
+
+    def __call__(
+        self, name: str, assignment: Assignment, *, predicted: float | None = None
+    ) -> Evaluation:
+        """Return what an assignment really gives.
+
+        Args:
+          name: For the report.
+          assignment: Total over the plan.
+          predicted: The error that a solver expects, to stand beside.
+        """
+        key = json.dumps(sorted(assignment.items()))
+        if key not in self._known:
+            self._known[key] = self._measured(key, assignment)
+        return dataclasses.replace(self._known[key], name=name, predicted_error=predicted)
+
+    def _measured(self, key: str, assignment: Assignment) -> Evaluation:
+        prepared = self.prepared
+        scores = self._scores(key, assignment)
+        int8 = prepared.all("int8")
+        return Evaluation(
+            name="",
+            scores=scores,
+            shares={n: _share(scores[n], self.float_scores[n]) for n in scores},
+            comparison=self._comparison(key, assignment),
+            time_us=prepared.latency.total_us(assignment),
+            macs_int16=prepared.latency.macs_share(assignment),
+            raised=sum(
+                any(assignment[c] != int8[c] for c in slots.calibrations)
+                for slots in prepared.plan.slots
+            ),
+        )
+
+    def _scores(self, key: str, assignment: Assignment | None) -> dict[str, float]:
+        if self.evaluator is None:
+            return {}
+        self.evaluator_calls += 1
+        stored = self.journal.load("scores", self._identity, key) if self.evaluator.digest else None
+        if stored is not None:
+            return {str(n): float(v) for n, v in stored.items()}
+        table = None if assignment is None else self.prepared.table(assignment)
+        scores = self.evaluator(self.prepared.runner.forward(table))
+        if self.evaluator.digest:
+            self.journal.save("scores", self._identity, key, content=scores)
+        return scores
+
+    def _comparison(self, key: str, assignment: Assignment) -> Comparison:
+        stored = self.journal.load("comparison", self._identity, key)
+        if stored is not None:
+            return _comparison_from(stored)
+        comparison = self.compare(assignment)
+        self.journal.save("comparison", self._identity, key, content=dataclasses.asdict(comparison))
+        return comparison
+
+    def compare(self, assignment: Assignment) -> Comparison:
+        """Run all samples and compare every output with the float model's."""
+        runner, samples = self.prepared.runner, self.prepared.samples
+        packed = runner.pack(self.prepared.table(assignment))
+        sums: dict[str, list[np.ndarray]] = {}
+        for number, (feeds, count) in enumerate(runner.batches(samples)):
+            reference = self._reference(number, feeds)
+            for name, value in runner.run(packed, feeds).items():
+                if np.issubdtype(value.dtype, np.floating):
+                    found = np.asarray(self._compare(reference[name], value))
+                    sums.setdefault(name, []).append(found[:count])
+        outputs = []
+        for name, parts in sums.items():
+            size = int(np.prod(runner.program.shapes[name]))
+            values = similarity.evaluate(_COLUMNS, np.concatenate(parts), size)
+            spreads = [_spread(values[:, i]) for i in range(len(_COLUMNS))]
+            outputs.append(_output_error(name, spreads))
+        return Comparison(outputs=tuple(outputs), samples=len(samples))
+
+    def _reference(self, number: int, feeds: Mapping[str, np.ndarray]) -> dict[str, Array]:
+        runner = self.prepared.runner
+        if self._floats is None:
+            per_sample = 4 * sum(
+                int(np.prod(runner.program.shapes[name])) for name in runner.program.outputs
+            )
+            fits = per_sample * len(self.prepared.samples) <= _KEPT_BYTES
+            self._floats = [] if fits else None
+            if not fits:
+                return runner.run(runner.float_weights, feeds)
+        if number >= len(self._floats):
+            self._floats.append(runner.run(runner.float_weights, feeds))
+        return self._floats[number]
+
+
+def _output_error(name: str, spreads: list[Spread]) -> OutputError:
+    cosine, l1, l2, chebyshev, sqnr = spreads
+    return OutputError(output=name, cosine=cosine, l1=l1, l2=l2, chebyshev=chebyshev, sqnr=sqnr)
+
+
+def _spread(values: np.ndarray) -> Spread:
+    # sqnr is infinite for a sample without any error; JSON has no infinities.
+    finite = np.clip(np.nan_to_num(values, nan=0.0), -1e9, 1e9)
+    return Spread(min=float(finite.min()), mean=float(finite.mean()), max=float(finite.max()))
+
+
+def _share(score: float, reference: float) -> float:
+    """A score as a share of float; a float score of 0 is met by anything not below it."""
+    if reference == 0:
+        return 1.0 if score >= 0 else 0.0
+    return score / reference if reference > 0 else 2.0 - score / reference
+
+
+def _comparison_from(stored: Mapping[str, Any]) -> Comparison:
+    return Comparison(
+        outputs=tuple(
+            OutputError(
+                output=entry["output"],
+                **{k: Spread(**v) for k, v in entry.items() if k != "output"},
+            )
+            for entry in stored["outputs"]
+        ),
+        samples=stored["samples"],
+    )

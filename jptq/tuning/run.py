@@ -1,0 +1,142 @@
+"""One call from files to files: what `jptq tune` and `jptq.tune` are."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jptq import files, ir, report
+from jptq.engine.cache import enable_compilation_cache
+from jptq.quant.calibrated import with_assignment
+from jptq.quant.export import to_qdq
+from jptq.results import Report
+from jptq.tuning.evaluator import Evaluator, Forward
+from jptq.tuning.goal import Judge
+from jptq.tuning.journal import Journal
+from jptq.tuning.loop import Options, pareto_json, tune_prepared
+from jptq.tuning.prepare import Prepared, Progress, prepare, quiet
+
+WORK = ".jptq"
+"""Folder inside ``out`` that findings are kept in; can be deleted at any time."""
+
+
+def tune(
+    model: Path | str,
+    calibration_data: Path | str,
+    *,
+    out: Path | str,
+    march: str = "nash-e",
+    evaluator: str | Callable[[Forward], Any] | None = None,
+    quant_config: Mapping[str, Any] | Path | str | None = None,
+    options: Options | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    calibration_samples: int | None = None,
+    batch_size: int | None = None,
+    measured_latency: Path | str | None = None,
+    resume: bool = True,
+    flags: Mapping[str, Any] | None = None,
+    progress: Progress = quiet,
+) -> Report:
+    """Find, verify and write a mixed-precision configuration of a float network.
+
+    Args:
+      model: Float ONNX file.
+      calibration_data: Folder of samples (design 3).
+      out: Folder for the results; made if absent.
+      march: Target.
+      evaluator: ``path.py[:function]`` or a function ``evaluate(forward)``; higher is better.
+      quant_config: Calibration settings and types to start from.
+      options: Goal and search.
+      input_shapes: Of inputs whose shape the file leaves open.
+      calibration_samples: Use the first samples only.
+      batch_size: Samples per program run.
+      measured_latency: Per-node times of the user.
+      resume: Reuse what an earlier run in ``out`` found.
+      flags: What the user asked for, for ``run.json``.
+      progress: ``progress(step, done, total)``.
+
+    Returns:
+      The report; all files are written.
+
+    Raises:
+      JptqError: Bad input, with what to do; nothing is half-written.
+    """
+    started = time.time()
+    enable_compilation_cache()
+    folder = Path(out)
+    options = options or Options()
+    journal = Journal(folder / WORK, reuse=resume)
+    judge_function = (
+        Evaluator.load(evaluator)
+        if isinstance(evaluator, str)
+        else None
+        if evaluator is None
+        else Evaluator.of(evaluator)
+    )
+    prepared = prepare(
+        Path(model),
+        calibration_data,
+        march=march,
+        quant_config=quant_config,
+        input_shapes=input_shapes,
+        limit=calibration_samples,
+        batch=batch_size,
+        measured_latency=None if measured_latency is None else Path(measured_latency),
+        journal=journal,
+        progress=progress,
+    )
+    found = tune_prepared(
+        prepared, options, evaluator=judge_function, journal=journal, progress=progress
+    )
+    progress("write", 0, 1)
+    write(found, prepared, folder)
+    files.write_json(folder / "run.json", _run(found, prepared, flags or {}, started, journal))
+    progress("write", 1, 1)
+    return found
+
+
+def write(found: Report, prepared: Prepared, folder: Path) -> None:
+    """Write every result file but ``run.json``: same inputs, same bytes."""
+    mixed = with_assignment(prepared.calibrated, found.assignment)
+    ir.save(prepared.floating, folder / "optimized_float_model.onnx")
+    ir.save(mixed, folder / "calibrated_model.onnx")
+    ir.save(to_qdq(mixed), folder / "qdq_model.onnx")
+    files.write_json(folder / "quant_config.json", found.quant_config)
+    found.sensitivity.save(folder / "sensitivity.json")
+    found.latency.save(folder / "latency.json")
+    files.write_json(folder / "pareto.json", pareto_json(found, Judge(found.goal)))
+    files.write_json(folder / "result.json", found.to_json())
+    report.write(found, folder)
+
+
+def _run(
+    found: Report, prepared: Prepared, flags: Mapping[str, Any], started: float, journal: Journal
+) -> dict[str, Any]:
+    """What may differ between two runs with equal results."""
+    packages = ("jptq", "jax", "jaxlib", "numpy", "onnx", "onnx-ir", "scipy")
+    return {
+        "schema": 1,
+        "versions": {name: _version(name) for name in packages},
+        "python": platform.python_version(),
+        "device": str(jax.devices()[0]),
+        "host": platform.platform(),
+        "flags": dict(flags),
+        "digest": prepared.digest,
+        "seconds": round(time.time() - started, 3),
+        "compilations": dict(sorted(prepared.runner.compilations.counts.items())),
+        "reused_findings": journal.reused,
+        "evaluator_calls": found.evaluator_calls,
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

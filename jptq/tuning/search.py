@@ -1,0 +1,276 @@
+"""Find the cheapest assignment that meets the goal: propose by MILP, believe only measurements."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from jptq import allocation
+from jptq.allocation import Problem, milp
+from jptq.quant.assign import Assignment, promote
+from jptq.quant.plan import Plan
+from jptq.results import Evaluation, LatencyTable, SensitivityTable
+from jptq.tuning.goal import Judge
+from jptq.tuning.measure import Measurer
+
+_log = logging.getLogger(__name__)
+
+LADDER = 24
+"""Budgets for which the front is solved; only some of its points are run."""
+
+REFINE = 5
+"""Bisections of the budget below the cheapest point that meets the goal."""
+
+GIVE_BACK = 24
+"""Attempts to lower nodes again."""
+
+
+class OutOfTime(Exception):  # noqa: N818 - control flow, not an error
+    """The time limit of the user has passed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """A configuration that was run.
+
+    Attributes:
+      assignment: Its types.
+      evaluation: What was measured.
+    """
+
+    assignment: Assignment
+    evaluation: Evaluation
+
+
+class Search:
+    """Runs configurations and remembers the best.
+
+    Args:
+      measurer: Really runs them.
+      judge: Knows the goal.
+      problems: Error models by name; the first is tried first at every budget.
+      deadline: `time.monotonic` value after which no new run starts, or None.
+      progress: Called with what is being run.
+
+    Attributes:
+      steps: What was run, in order, without repetitions.
+    """
+
+    def __init__(
+        self,
+        measurer: Measurer,
+        judge: Judge,
+        problems: Mapping[str, Problem],
+        *,
+        mse: SensitivityTable,
+        deadline: float | None = None,
+        progress: Callable[[str], None] = lambda what: None,
+    ) -> None:
+        self.measurer = measurer
+        self.judge = judge
+        self.problems = problems
+        self.deadline = deadline
+        self.progress = progress
+        self.steps: list[Step] = []
+        self._mse = mse
+        self._seen: set[tuple[tuple[str, str], ...]] = set()
+
+    @property
+    def plan(self) -> Plan:
+        """The quantizers."""
+        return self.measurer.prepared.plan
+
+    @property
+    def latency(self) -> LatencyTable:
+        """Node times."""
+        return self.measurer.prepared.latency
+
+    def run(self, name: str, assignment: Assignment) -> Evaluation:
+        """Measure an assignment and remember it.
+
+        Raises:
+          OutOfTime: The deadline has passed.
+        """
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise OutOfTime
+        key = tuple(sorted(assignment.items()))
+        self.progress(name)
+        evaluation = self.measurer(name, assignment, predicted=self.predicted(assignment))
+        if key not in self._seen:
+            self._seen.add(key)
+            self.steps.append(Step(assignment=dict(assignment), evaluation=evaluation))
+        return evaluation
+
+    def predicted(self, assignment: Assignment) -> float:
+        """Return the additive prediction of the mean squared output error."""
+        int8, int16 = (self._mse.column("mse", c) for c in ("int8", "int16"))
+        total = 0.0
+        for row, members in enumerate(self._mse.members):
+            held = assignment[members[0]]
+            if held != "float32":
+                value = int16[row] if held == "int16" and np.isfinite(int16[row]) else int8[row]
+                total += float(value)
+        return total
+
+    def best(self) -> Step:
+        """Return the best step by the goal's order; of equals, the first."""
+        best = self.steps[0]
+        for step in self.steps[1:]:
+            if self.judge.better(step.evaluation, best.evaluation):
+                best = step
+        return best
+
+    def cheapest(self) -> Step | None:
+        """Return the fastest step that meets the quality, whatever the budget."""
+        meeting = [s for s in self.steps if self.judge.meets(s.evaluation)]
+        return min(meeting, key=lambda s: s.evaluation.time_us or 0.0, default=None)
+
+    # ------------------------------------------------------------------ proposals
+
+    def ladder(self) -> None:
+        """Bisect the front of the first problem to the goal."""
+        problem = next(iter(self.problems.values()))
+        top = self.cheapest()
+        limit = np.inf if top is None else top.evaluation.time_us or np.inf
+        front = [a for a in allocation.pareto(problem, LADDER) if a.time_us < limit]
+        low, high = 0, len(front)
+        while low < high:
+            middle = (low + high) // 2
+            found = self.run(f"ladder {front[middle].time_us:.1f} us", front[middle].assignment)
+            if self.judge.meets(found):
+                high = middle
+            else:
+                low = middle + 1
+
+    def refine(self) -> None:
+        """Bisect the budget below the cheapest point that meets the goal, by every error model."""
+        best = self.cheapest()
+        if best is None:
+            return
+        failing = [
+            s.evaluation.time_us or 0.0
+            for s in self.steps
+            if not self.judge.meets(s.evaluation)
+            and (s.evaluation.time_us or 0.0) < (best.evaluation.time_us or 0.0)
+        ]
+        low = max(failing, default=0.0)
+        for _ in range(REFINE):
+            high = best.evaluation.time_us or 0.0
+            if high - low <= 0.002 * high:
+                return
+            budget = (low + high) / 2
+            if not self.at(budget):
+                low = budget
+            found = self.cheapest()
+            assert found is not None
+            best = found
+
+    def at(self, budget_us: float) -> bool:
+        """Run what the error models propose for a budget; tell whether one meets the goal."""
+        for name, problem in self.problems.items():
+            proposal = milp.solve(problem, budget_us)
+            if not proposal.assignment:
+                continue
+            found = self.run(f"{name} {budget_us:.1f} us", proposal.assignment)
+            if self.judge.meets(found):
+                return True
+        return False
+
+    def walk(self, ranking: SensitivityTable, candidate: str = "int16") -> None:
+        """Bisect the documented walk: the worst nodes raised together (hmct-spec 4.5).
+
+        Args:
+          ranking: Of nodes, by its first metric.
+          candidate: What nodes are raised to.
+        """
+        order = [ranking.rows[i] for i in ranking.order()]
+        low, high = 0, len(order)
+        while low < high:
+            middle = (low + high) // 2
+            found = self.run(f"worst {middle + 1}", self.prefix(order[: middle + 1], candidate))
+            if self.judge.meets(found):
+                high = middle
+            else:
+                low = middle + 1
+
+    def walk_all(self, ranking: SensitivityTable, candidate: str = "int16") -> Step | None:
+        """Take the documented walk node by node and return its first step that meets the goal."""
+        order = [ranking.rows[i] for i in ranking.order()]
+        for count in range(1, len(order) + 1):
+            assignment = self.prefix(order[:count], candidate)
+            found = self.run(f"worst {count}", assignment)
+            if self.judge.meets(found):
+                return Step(assignment=assignment, evaluation=found)
+        return None
+
+    def prefix(self, nodes: Sequence[str], candidate: str) -> dict[str, str]:
+        """Return all-INT8 with some nodes raised."""
+        prepared = self.measurer.prepared
+        return promote(prepared.all("int8"), self.plan, dict.fromkeys(nodes, candidate))
+
+    # ------------------------------------------------------------------ giving back
+
+    def give_back(self, attempts: int = GIVE_BACK) -> None:
+        """Lower again what the goal does not need, most microseconds per error first.
+
+        Chunks of half of what is left are tried, then quarters, down to single groups: whole
+        branches that only the model of the error wanted go in a few runs.
+        """
+        problem = next(iter(self.problems.values()))
+        best = self.cheapest()
+        if best is None:
+            return
+        raised = problem.choice(best.assignment)
+        left = attempts
+        size = max(1, int(raised.sum()) // 2)
+        while left > 0:
+            order = self._by_waste(problem, raised)
+            if not order:
+                return
+            lowered = False
+            for start in range(0, len(order), size):
+                if left == 0:
+                    return
+                trial = raised.copy()
+                trial[list(order[start : start + size])] = False
+                trial = _drop_orphans(problem, trial)
+                if problem.time_us(trial) >= problem.time_us(raised):
+                    continue
+                left -= 1
+                found = self.run(
+                    f"give back {int(raised.sum() - trial.sum())}", problem.assignment(trial)
+                )
+                if self.judge.meets(found):
+                    raised, lowered = trial, True
+                    break
+            if not lowered:
+                if size == 1:
+                    return
+                size = max(1, size // 2)
+            else:
+                size = max(1, min(size, int(raised.sum()) // 2))
+
+    def _by_waste(self, problem: Problem, raised: np.ndarray) -> list[int]:
+        """Raised free groups, those first that save most time for the error they cause."""
+        total = problem.time_us(raised)
+        scored = []
+        for g in np.flatnonzero(raised & problem.free):
+            trial = raised.copy()
+            trial[g] = False
+            saved = total - problem.time_us(_drop_orphans(problem, trial))
+            error = float((problem.errors[:, g, 0] - problem.errors[:, g, 1]) @ problem.weights)
+            scored.append((saved / max(error, 1e-30), int(g)))
+        return [g for _, g in sorted(scored, key=lambda item: (-item[0], item[1]))]
+
+
+def _drop_orphans(problem: Problem, raised: np.ndarray) -> np.ndarray:
+    """Lower second operands whose first operands are not raised any more."""
+    out = raised.copy()
+    for coupling in problem.couplings:
+        if out[coupling.second] and not any(out[g] for g in coupling.first):
+            out[coupling.second] = False
+    return out
