@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from jptq.errors import UnknownNameError
 
-
 T = TypeVar("T")
 
 

@@ -2,7 +2,7 @@
 
 from jptq.engine.lower import lower
 from jptq.engine.program import Program, table_quantizer
-from jptq.engine.runner import Packed, Runner
+from jptq.engine.runner import BATCH, Packed, Runner
 from jptq.engine.trace import Forward, trace
 
-__all__ = ["Forward", "Packed", "Program", "Runner", "lower", "table_quantizer", "trace"]
+__all__ = ["BATCH", "Forward", "Packed", "Program", "Runner", "lower", "table_quantizer", "trace"]

@@ -27,7 +27,7 @@ def cache_folder() -> Path:
 
 def enable_compilation_cache() -> None:
     """Keep compiled programs between processes, small ones too; a user's own setting wins."""
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

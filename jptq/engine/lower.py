@@ -11,16 +11,14 @@ import numpy as np
 
 from jptq import ops
 from jptq.engine import layouts, subgraphs
+from jptq.engine.arrange import Spec, arrange
 from jptq.engine.fold import fold
 from jptq.engine.layouts import Perm
 from jptq.engine.program import Operand, Program, Step, WeightSlot
 from jptq.errors import ModelError, ShapeError, StaticInputError, UnsupportedOpError
 from jptq.ir.model import Model, Node
 from jptq.ops.registry import Lowering, Op
-from jptq.ops.traits import Layout
 from jptq.quant.plan import Plan
-
-Spec = jax.ShapeDtypeStruct
 
 
 class _NeedsValueError(Exception):
@@ -239,9 +237,13 @@ class _Lowering:
         )
         depends = frozenset().union(*(self.depends.get(names[i], frozenset()) for i in dynamic))
         chosen = self._choose(entry, specs, static, attributes)
-        operands, perms, bound = self._arrange(
-            entry, chosen, names, specs, static, abstract, attributes
-        )
+        have = [self.perms.get(n) if n not in self.bound else None for n in names]
+        decided = arrange(entry, chosen, have, specs, abstract, static, attributes)
+        operands = [
+            self._operand(n, i, decided.static, decided.wants.get(i), decided.prepare.get(i))
+            for i, n in enumerate(names)
+        ]
+        perms = decided.outputs
         for name, spec in zip(node.outputs, abstract, strict=False):
             if name:
                 self.specs[name] = Spec(spec.shape, spec.dtype)
@@ -251,9 +253,11 @@ class _Lowering:
                 self.perms[name] = perm
         macs, vector = self._cost(entry, specs, abstract, attributes)
         if chosen is None:
-            call = functools.partial(entry.function, **bound) if not bodies else function
+            call = (
+                functools.partial(entry.function, **decided.attributes) if not bodies else function
+            )
         else:
-            call = functools.partial(chosen.function, **bound)
+            call = functools.partial(chosen.function, **decided.attributes)
         self.steps.append(
             Step(
                 node=node.name,
@@ -324,123 +328,6 @@ class _Lowering:
                 continue
             if lowering.when(*shown, **attributes):
                 return lowering
-        return None
-
-    def _arrange(
-        self,
-        entry: Op,
-        chosen: Lowering | None,
-        names: list[str],
-        specs: list[Spec | None],
-        static: Mapping[int, np.ndarray],
-        abstract: tuple[Spec, ...],
-        attributes: dict[str, Any],
-    ) -> tuple[list[Operand], list[Perm], dict[str, Any]]:
-        """Decide the order of axes of operands and outputs; return the attributes to match."""
-        static = dict(static)
-        attributes = dict(attributes)
-        prepare: dict[int, Callable[..., Any]] = {}
-        wants: dict[int, Perm] = {}
-        outs = [layouts.canonical(len(spec.shape)) for spec in abstract]
-        flowing = [i for i, n in enumerate(names) if n and i not in static and n in self.perms]
-        layout = entry.traits.layout
-        if chosen is not None and chosen.channels_last:
-            wants[0] = layouts.channels_last(len(specs[0].shape)) if specs[0] is not None else ()
-            outs = [layouts.channels_last(len(spec.shape)) for spec in abstract]
-        elif chosen is None and layout is Layout.ELEMENTWISE and len(abstract) == 1:
-            rank = len(abstract[0].shape)
-            if any(self._is_last(names[i], rank) for i in flowing):
-                outs = [layouts.channels_last(rank)]
-                for i, spec in enumerate(specs):
-                    if (
-                        spec is None
-                        or i in static
-                        or (int(np.prod(spec.shape)) == 1 and i not in flowing)
-                    ):
-                        continue
-                    if i in flowing and len(spec.shape) == rank:
-                        wants[i] = outs[0]
-                    else:
-                        prepare[i] = functools.partial(layouts.broadcast, rank=rank, want=outs[0])
-        elif chosen is None and layout is Layout.AXES and flowing:
-            rank = len(specs[flowing[0]].shape)  # type: ignore[union-attr]
-            if any(self._is_last(names[i], rank) for i in flowing):
-                perm = layouts.channels_last(rank)
-                remapped = self._renumber(entry, perm, static, attributes, abstract)
-                if remapped is not None:
-                    static, attributes, outs = remapped
-                    for i, spec in enumerate(specs):
-                        if spec is not None and i not in static and len(spec.shape) == rank:
-                            wants[i] = perm
-                            if i not in flowing:
-                                prepare[i] = functools.partial(
-                                    layouts.broadcast, rank=rank, want=perm
-                                )
-        elif chosen is None and layout is Layout.PERMUTE and flowing:
-            have = self.perms[names[0]]
-            perm = tuple(attributes.get("perm") or range(len(have) - 1, -1, -1))
-            wants[0] = have
-            # Logical axis j of the output is perm[j] of the input: keep memory as it is if the
-            # result is an order that the rest of the graph works in.
-            natural = tuple(perm.index(axis) for axis in have)
-            if natural in (layouts.canonical(len(perm)), layouts.channels_last(len(perm))):
-                outs = [natural]
-                attributes["perm"] = tuple(range(len(perm)))
-            else:
-                where = layouts.inverse(have)
-                attributes["perm"] = tuple(where[axis] for axis in perm)
-        if chosen is not None:
-            prepare.update({i: f for i, f in chosen.pack.items() if i < len(names) and names[i]})
-        operands = [
-            self._operand(name, i, static, wants.get(i), prepare.get(i))
-            for i, name in enumerate(names)
-        ]
-        return operands, outs, attributes
-
-    def _is_last(self, name: str, rank: int) -> bool:
-        perm = self.perms[name]
-        return rank >= 3 and len(perm) == rank and perm == layouts.channels_last(rank)
-
-    def _renumber(
-        self,
-        entry: Op,
-        perm: Perm,
-        static: dict[int, np.ndarray],
-        attributes: dict[str, Any],
-        abstract: tuple[Spec, ...],
-    ) -> tuple[dict[int, np.ndarray], dict[str, Any], list[Perm]] | None:
-        """Express axis numbers in physical order; None if the operator cannot stay in it."""
-        rank = len(perm)
-        logical: tuple[int, ...] | None = None
-        for name in entry.traits.axes:
-            if name in entry.attributes:
-                given = attributes.get(name, entry.default(name))
-                if given is None:
-                    continue
-                many = isinstance(given, tuple)
-                logical = tuple(a % rank for a in (given if many else (given,)))
-                moved = tuple(layouts.axis_position(a, perm) for a in logical)
-                attributes = {**attributes, name: moved if many else moved[0]}
-            else:
-                index = entry.inputs.index(name)
-                if index not in static:
-                    continue
-                logical = tuple(int(a) % rank for a in static[index].ravel())
-                moved = tuple(layouts.axis_position(a, perm) for a in logical)
-                static = {
-                    **static,
-                    index: np.asarray(moved, static[index].dtype).reshape(static[index].shape),
-                }
-        ranks = {len(spec.shape) for spec in abstract}
-        if ranks == {rank}:
-            return static, attributes, [perm] * len(abstract)
-        if logical is None:
-            return (static, attributes, [()] * len(abstract)) if ranks == {0} else None
-        left = layouts.after_removal(perm, logical)
-        if ranks != {len(left)}:
-            return None
-        if left in (layouts.canonical(len(left)), layouts.channels_last(len(left))):
-            return static, attributes, [left] * len(abstract)
         return None
 
     def _operand(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,17 @@ from jptq.quant.plan import Plan
 
 Feeds: TypeAlias = Mapping[str, np.ndarray]
 """One sample, or S samples with a leading axis where a function says so."""
+
+
+class SampleSet(Protocol):
+    """Samples that are read when they are asked for; a list of feeds is one."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def __getitem__(self, index: int, /) -> Feeds:
+        """Return one sample."""
+
 
 BATCH = 8
 """Samples per program run: larger batches gain nothing on XLA:CPU (docs/benchmarks.md)."""
@@ -131,14 +142,12 @@ class Runner:
             return self._float(packed.weights, feeds)
         return self._quantized(packed.weights, packed.table, feeds)
 
-    def outputs(
-        self, packed: Packed, samples: Sequence[Feeds]
-    ) -> Iterator[tuple[int, dict[str, Array]]]:
+    def outputs(self, packed: Packed, samples: SampleSet) -> Iterator[tuple[int, dict[str, Array]]]:
         """Yield ``(number of real samples, outputs [batch, ...])`` batch by batch."""
         for feeds, count in self.batches(samples):
             yield count, self.run(packed, feeds)
 
-    def batches(self, samples: Sequence[Feeds]) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    def batches(self, samples: SampleSet) -> Iterator[tuple[dict[str, np.ndarray], int]]:
         """Yield stacked feeds of `batch` samples and how many of them are real.
 
         The last batch is filled up with its last sample, so that one program serves all.

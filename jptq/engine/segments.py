@@ -9,7 +9,9 @@ lanes at once (design 4, docs/benchmarks.md).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +75,7 @@ def cut(program: Program, count: int) -> tuple[Segment, ...]:
                 sorted({o.weight for step in steps[start:stop] for o in step.operands if o.weight})
             ),
         )
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+        for start, stop in itertools.pairwise(bounds)
     )
 
 
@@ -117,7 +119,7 @@ class Segmented:
     def _keep(self, segment: Segment) -> tuple[str, ...] | None:
         return segment.live_out or None
 
-    def _float_segment(self, segment: Segment) -> object:
+    def _float_segment(self, segment: Segment) -> Callable[..., State]:
         def run(packed: Mapping[str, Array], state: State) -> State:
             return self.program.run(
                 packed,
@@ -130,7 +132,7 @@ class Segmented:
 
         return jax.vmap(run, in_axes=(None, 0))
 
-    def _quantized_segment(self, segment: Segment) -> object:
+    def _quantized_segment(self, segment: Segment) -> Callable[..., State]:
         plan = self.program.plan
         assert plan is not None
 
@@ -160,11 +162,24 @@ class Segmented:
             own, table, {n: state[n] for n in self.segments[index].live_in}
         )
 
-    def prefixes(self, packed: Packed, feeds: Mapping[str, np.ndarray]) -> list[State]:
-        """Return the float state before each segment and, last, the outputs ``[S, ...]``."""
-        states: list[State] = [{n: jnp.asarray(v) for n, v in feeds.items()}]
+    def prefixes(
+        self, packed: Packed, feeds: Mapping[str, np.ndarray], lanes: int = 1
+    ) -> list[State]:
+        """Return the float state before each segment and, last, the outputs ``[S, ...]``.
+
+        Args:
+          packed: Float weights.
+          feeds: ``[S, ...]``.
+          lanes: Run with the samples repeated so many times: the same programs then serve the
+            lanes of a sweep, which costs less than compiling others.
+        """
+        whole: State = {n: jnp.asarray(np.concatenate([v] * lanes)) for n, v in feeds.items()}
+        size = next(iter(feeds.values())).shape[0]
+        states: list[State] = []
         for index in range(len(self.segments)):
-            states.append(self.run_float(index, packed, states[-1]))
+            states.append({n: v[:size] for n, v in whole.items()})
+            whole = self.run_float(index, packed, whole)
+        states.append({n: v[:size] for n, v in whole.items()})
         return states
 
     def span(self, calibrations: Sequence[int]) -> tuple[int, int]:
@@ -172,13 +187,9 @@ class Segmented:
         positions = [p for k in calibrations for p in self._positions[k]]
         return min(positions), max(positions)
 
-    @property
+    @functools.cached_property
     def _positions(self) -> Mapping[int, tuple[int, ...]]:
-        if not hasattr(self, "_cached_positions"):
-            self._cached_positions = self._locate()
-        return self._cached_positions
-
-    def _locate(self) -> dict[int, tuple[int, ...]]:
+        """Segments in which each quantizer acts."""
         by_slot = {key: slot.calibration for key, slot in self.program.slots.items()}
         found: dict[int, list[int]] = {}
         for index, segment in enumerate(self.segments):

@@ -239,6 +239,18 @@ def _resize_10(parts: _Parts) -> None:
     source, scales = parts.node.inputs
     parts.node = dataclasses.replace(parts.node, inputs=(source, "", scales))
     parts.give(coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    if parts.node.attributes.get("mode", "nearest") != "nearest":
+        return
+    # The nearest value used to be the one below where an axis grows, above where it shrinks.
+    values = parts.constants.get(scales, parts.graph.initializers.get(scales))
+    if values is None:
+        raise _NotConvertibleError("its scales are not constant")
+    if (values < 1).any():
+        if (values > 1).any():
+            raise _NotConvertibleError("it shrinks one axis and enlarges another")
+        parts.node = dataclasses.replace(
+            parts.node, attributes={**parts.node.attributes, "nearest_mode": "ceil"}
+        )
 
 
 def _grid_sample(parts: _Parts) -> None:

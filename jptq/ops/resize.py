@@ -350,17 +350,25 @@ def resize_11(
 
 
 def _scaled(x: Array, scales: np.ndarray, mode: str, *, channels_last: bool) -> Array:
-    """Interpolate as the operators before Resize-11 do: asymmetric, towards the floor."""
-    return _resize(
-        x,
-        None,
-        scales,
-        None,
-        channels_last=channels_last,
-        mode="linear" if mode == "bilinear" else mode,
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
+    """Interpolate as the operators before Resize-11 do: positions count from the corner.
+
+    The nearest value is the one below where an axis grows and the one above where it shrinks.
+    """
+    shrinking, growing = np.minimum(scales, 1), np.maximum(scales, 1)
+    steps = [(scales, "floor")] if mode != "nearest" else [(shrinking, "ceil"), (growing, "floor")]
+    for step, nearest_mode in steps:
+        if (step != 1).any():
+            x = _resize(
+                x,
+                None,
+                step,
+                None,
+                channels_last=channels_last,
+                mode="linear" if mode == "bilinear" else mode,
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode=nearest_mode,
+            )
+    return x
 
 
 @op("Upsample", since=(9, 10), static=("scales",), traits=_RESIZE, cost=_resize_cost)

@@ -1,11 +1,14 @@
 """How much the outputs suffer from each quantizer: measured exactly, or from derivatives."""
 
+from collections.abc import Callable, Mapping
+
+from jptq.results.sensitivity import SensitivityTable
 from jptq.sensitivity import exact, gradient, hessian, naive, probe
 from jptq.sensitivity.compare import Agreement, compare
 from jptq.sensitivity.losses import Loss, load_loss
 from jptq.sensitivity.rows import CURRENT, Rows, rows_of
 
-METHODS = {
+METHODS: Mapping[str, Callable[..., SensitivityTable]] = {
     "metric": exact.rank,
     "probe": probe.rank,
     "gradient": gradient.rank,

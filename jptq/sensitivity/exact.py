@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jptq.engine.runner import Feeds, Runner
+from jptq.engine.runner import Runner, SampleSet
 from jptq.engine.segments import Segmented, State
 from jptq.metrics import similarity
 from jptq.quant.assign import Assignment, Table, Thresholds
@@ -41,7 +41,7 @@ def rank(
     thresholds: Thresholds,
     base: Assignment,
     rows: Rows,
-    samples: Sequence[Feeds],
+    samples: SampleSet,
     *,
     metrics: Sequence[str],
     segmented: Segmented | None = None,
@@ -121,7 +121,7 @@ class _Sweep:
         packed: Sequence[Mapping[str, Array]],
     ) -> Iterator[tuple[int, dict[tuple[int, int], dict[str, Array]]]]:
         """Yield ``(rows finished, {(row, candidate): {output: moments [S, 7]}})``."""
-        prefixes = self.pieces.prefixes(self.runner.float_weights, feeds)
+        prefixes = self.pieces.prefixes(self.runner.float_weights, feeds, self.lanes)
         floats = prefixes[-1]
         plan = self.runner.program.plan
         assert plan is not None

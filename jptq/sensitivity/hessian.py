@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from jptq import prng
-from jptq.engine.runner import Feeds, Runner
+from jptq.engine.runner import Runner, SampleSet
 from jptq.errors import UnknownNameError
 from jptq.quant.assign import Assignment, Table, Thresholds
 from jptq.results.sensitivity import SensitivityTable
@@ -34,7 +34,7 @@ def rank(
     thresholds: Thresholds,
     base: Assignment,
     rows: Rows,
-    samples: Sequence[Feeds],
+    samples: SampleSet,
     *,
     metrics: Sequence[str] = METRICS,
     loss: Loss | None = None,

@@ -54,4 +54,4 @@ def load_loss(spec: str) -> Loss:
     found = getattr(module, function or "loss", None)
     if not callable(found):
         raise ConfigError(f"--loss: {path} has no function {function or 'loss'!r}")
-    return found  # type: ignore[no-any-return]
+    return found

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from jptq.engine.runner import Feeds, Runner
+from jptq.engine.runner import Runner, SampleSet
 from jptq.metrics import similarity
 from jptq.quant.assign import Assignment, Thresholds
 from jptq.results.sensitivity import SensitivityTable
@@ -22,7 +22,7 @@ def rank(
     thresholds: Thresholds,
     base: Assignment,
     rows: Rows,
-    samples: Sequence[Feeds],
+    samples: SampleSet,
     *,
     metrics: Sequence[str],
     progress: Progress = lambda done, total: None,

@@ -18,7 +18,7 @@ from jax import Array
 from scipy import stats
 
 from jptq import prng
-from jptq.engine.runner import Feeds, Runner
+from jptq.engine.runner import Runner, SampleSet
 from jptq.errors import UnknownNameError
 from jptq.quant.assign import Assignment, Table, Thresholds
 from jptq.results.sensitivity import SensitivityTable
@@ -40,7 +40,7 @@ def rank(
     thresholds: Thresholds,
     base: Assignment,
     rows: Rows,
-    samples: Sequence[Feeds],
+    samples: SampleSet,
     *,
     metrics: Sequence[str] = ("mse",),
     probes: int = PROBES,

@@ -113,7 +113,7 @@ class Evaluator:
 
 
 def _names_function(spec: str) -> bool:
-    """``C:\\x.py`` has a colon too: a function name follows ``.py:``."""
+    """A drive letter has a colon too: a function name follows ``.py:``."""
     return ".py:" in spec
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,17 @@ import numpy as np
 from jptq import allocation, files, sensitivity
 from jptq.engine.segments import Segmented
 from jptq.errors import ConfigError
-from jptq.quant.assign import Assignment
 from jptq.quant.emit import quant_config
 from jptq.registry import lookup
 from jptq.results import (
     Evaluation,
     Goal,
     Outcome,
-    Raised,
     Report,
     SensitivityTable,
 )
 from jptq.sensitivity import exact
+from jptq.tuning import story
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.goal import Judge
 from jptq.tuning.journal import Journal
@@ -197,11 +196,11 @@ def _rank(
     segmented = Segmented(prepared.runner.program, exact.SEGMENTS, prepared.runner.compilations)
     identity = files.digest(prepared.digest, str(options.samples), str(options.seed))
 
-    def kept(kind: str, compute: Any) -> SensitivityTable:
+    def kept(kind: str, compute: Callable[[], SensitivityTable]) -> SensitivityTable:
         stored = journal.load(kind, identity)
         if stored is not None:
             return SensitivityTable.from_json(stored)
-        table: SensitivityTable = compute()
+        table = compute()
         journal.save(kind, identity, content=table.to_json())
         return table
 
@@ -236,9 +235,8 @@ def _rank(
             extra["seed"] = options.seed
         if options.method in ("gradient", "hessian") and options.loss is not None:
             extra["loss"] = options.loss
-        method = sensitivity.METHODS[options.method]
         metric = "mse" if options.method == "probe" else sensitivity.METRICS_OF[options.method][-1]
-        found = method(
+        found = sensitivity.METHODS[options.method](
             prepared.runner,
             prepared.thresholds,
             base,
@@ -338,8 +336,7 @@ def _report(
         if cheapest is not None:
             reachable.append(cheapest.evaluation.name)
         reachable.append(max(steps, key=judge.quality).name)
-    raised = _raised(prepared, final.assignment, ranking, groups)
-    notes = _notes(prepared, judge, outcome, int8, int16, ceiling, ended, raised)
+    raised = story.raised(prepared, final.assignment, ranking)
     return Report(
         model=prepared.name,
         march=prepared.target.march,
@@ -347,14 +344,14 @@ def _report(
         samples=len(prepared.samples),
         goal=goal,
         outcome=outcome,
-        headline=_headline(judge, outcome, floating, int8, ended, raised),
+        headline=story.headline(judge, outcome, int8, ended, raised),
         floating=floating,
         int8=dataclasses.replace(int8, name="int8"),
         int16=dataclasses.replace(int16, name="int16"),
         true_int16=ceiling,
         final=ended,
         steps=steps,
-        pareto=pareto(steps, judge),
+        pareto=story.pareto(steps, judge),
         reachable=tuple(dict.fromkeys(reachable)),
         raised=raised,
         sensitivity=ranking,
@@ -370,163 +367,8 @@ def _report(
         search=options.search,
         method=options.method,
         evaluator_calls=calls,
-        notes=notes,
+        notes=story.notes(
+            prepared, judge, outcome, int8=int8, int16=int16, ceiling=ceiling, raised=raised
+        ),
         walk_us=None if walked is None else walked.evaluation.time_us,
     )
-
-
-def pareto(steps: Sequence[Evaluation], judge: Judge) -> tuple[Evaluation, ...]:
-    """Return the measured points that no other one beats in quality and latency, fastest first."""
-    front: list[Evaluation] = []
-    for step in sorted(steps, key=lambda s: (s.time_us or 0.0, -judge.quality(s))):
-        if not front or judge.quality(step) > judge.quality(front[-1]):
-            front.append(step)
-    return tuple(front)
-
-
-def _raised(
-    prepared: Prepared,
-    assignment: Assignment,
-    ranking: SensitivityTable,
-    groups: SensitivityTable,
-) -> tuple[Raised, ...]:
-    """Return the nodes that run finer than INT8, worst first, with the reason of each."""
-    int8 = prepared.all("int8")
-    base_us = prepared.latency.node_us(int8)
-    mixed_us = prepared.latency.node_us(assignment)
-    times = {node.node: node for node in prepared.latency.nodes}
-    ranks = {ranking.rows[i]: place + 1 for place, i in enumerate(ranking.order())}
-    mse = dict(zip(ranking.rows, ranking.column("mse"), strict=True))
-    out = []
-    for slots in prepared.plan.slots:
-        changed = [c for c in slots.calibrations if assignment[c] != int8[c]]
-        if not changed:
-            continue
-        candidate = times[slots.node].candidate(assignment)
-        rank = ranks.get(slots.node, len(ranks) + 1)
-        what = "features and weights" if candidate == "dual-int16" else "features"
-        shared = [n for c in changed for n in prepared.plan.owners[c] if n != slots.node]
-        beside = f"; shares a quantizer with {shared[0]!r}" if shared else ""
-        out.append(
-            Raised(
-                node=slots.node,
-                op=slots.op,
-                candidate="dual-int16" if candidate == "dual-int16" else "int16",
-                why=f"rank {rank} of {len(ranks)} by cosine; {what} raised{beside}",
-                error_int8=float(mse.get(slots.node, 0.0)),
-                rank=rank,
-                cost_us=mixed_us[slots.node] - base_us[slots.node],
-            )
-        )
-    return tuple(sorted(out, key=lambda r: r.rank))
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}%"
-
-
-def _headline(
-    judge: Judge,
-    outcome: Outcome,
-    floating: Evaluation,
-    int8: Evaluation,
-    final: Evaluation,
-    raised: Sequence[Raised],
-) -> str:
-    """One sentence with the measured end."""
-    scored = bool(final.shares)
-    unit = "of the float score" if scored else "least output cosine"
-
-    def shown(evaluation: Evaluation) -> str:
-        quality = judge.quality(evaluation)
-        return _percent(quality) if scored else f"{quality:.5f}"
-
-    ratio = (final.time_us or 0.0) / max(int8.time_us or 0.0, 1e-9)
-    del floating
-    verdict = {
-        Outcome.MET: "Goal met",
-        Outcome.NOT_MET: "Goal not met",
-        Outcome.BUDGET_TOO_SMALL: "The budget is below the least reachable latency",
-        Outcome.OUT_OF_TIME: "Stopped by the time limit",
-    }[outcome]
-    nodes = "no node" if not raised else f"{len(raised)} node{'s' if len(raised) > 1 else ''}"
-    return (
-        f"{verdict}: {shown(final)} {unit} (measured; all-INT8 {shown(int8)}) at {ratio:.3f} times "
-        f"the modelled all-INT8 latency, {nodes} above INT8."
-    )
-
-
-def _notes(
-    prepared: Prepared,
-    judge: Judge,
-    outcome: Outcome,
-    int8: Evaluation,
-    int16: Evaluation,
-    ceiling: Evaluation,
-    final: Evaluation,
-    raised: Sequence[Raised],
-) -> tuple[str, ...]:
-    """What a reader has to know, most important first."""
-    notes = []
-    goal = judge.goal
-    if outcome is Outcome.BUDGET_TOO_SMALL and goal.budget_us is not None:
-        notes.append(
-            f"The budget of {goal.budget_us:.1f} us is below the least reachable latency, all-INT8 at "
-            f"{int8.time_us:.1f} us (modelled)."
-        )
-    if goal.has_quality and judge.meets(int8):
-        notes.append("All-INT8 meets the goal: nothing has to be raised.")
-    if goal.has_quality and not judge.meets(int16):
-        left = [c for c in prepared.plan.calibrations if prepared.all("int16")[c.name] == "int8"]
-        weights = sum(c.kind == "weight" for c in left)
-        dual = [r.node for r in raised if r.candidate == "dual-int16"]
-        notes.append(
-            f"All-INT16 does not meet the goal ({judge.quality(int16):.4f}): what it leaves INT8 is "
-            f"{weights} weights and {len(left) - weights} features that the target keeps INT8. With "
-            f"every quantizer INT16 (a simulation) it would be {judge.quality(ceiling):.4f}. "
-            + (
-                f"dual-int16 on {len(dual)} nodes closes the gap: {', '.join(dual[:6])}"
-                + (" ..." if len(dual) > 6 else ".")
-                if dual
-                else "No configuration that was run closes the gap."
-            )
-        )
-    comparison = final.comparison
-    if comparison is not None and final.shares:
-        high = [o for o in comparison.outputs if o.cosine.mean > 0.99]
-        int8_high = int8.comparison is not None and int8.comparison.min_cosine > 0.99
-        if int8_high and not judge.meets(int8) and high:
-            notes.append(
-                "All-INT8 keeps an output cosine above 0.99 but fails the score: on this network "
-                "the cosine hides the error that matters."
-            )
-    assumed = sorted(
-        n for n, (_, source) in prepared.latency.constants.items() if source.startswith("assumed")
-    )
-    if assumed:
-        notes.append(
-            "Latency is modelled; these constants are assumed, not published: "
-            + ", ".join(assumed)
-            + "."
-        )
-    return tuple(notes)
-
-
-def pareto_json(report: Report, judge: Judge) -> dict[str, Any]:
-    """Return the content of ``pareto.json``."""
-    return {
-        "schema": 1,
-        "march": report.march,
-        "quality": "share of float" if report.final.shares else "least output cosine",
-        "points": [
-            {
-                "name": e.name,
-                "quality": judge.quality(e),
-                "time_us": e.time_us,
-                "macs_int16": e.macs_int16,
-                "raised": e.raised,
-                "measured": True,
-            }
-            for e in report.pareto
-        ],
-    }

@@ -44,7 +44,7 @@ class Measurer:
         self.journal = journal
         self.evaluator_calls = 0
         self._compare = similarity.jitted(jax.vmap(similarity.moments))
-        self._floats: list[dict[str, Array]] | None = None
+        self._floats: list[dict[str, Array]] = []
         self._float_scores: dict[str, float] | None = None
         self._known: dict[str, Evaluation] = {}
         prepared_scores = evaluator.digest if evaluator is not None else "none"
@@ -139,17 +139,15 @@ class Measurer:
 
     def _reference(self, number: int, feeds: Mapping[str, np.ndarray]) -> dict[str, Array]:
         runner = self.prepared.runner
-        if self._floats is None:
-            per_sample = 4 * sum(
-                int(np.prod(runner.program.shapes[name])) for name in runner.program.outputs
-            )
-            fits = per_sample * len(self.prepared.samples) <= _KEPT_BYTES
-            self._floats = [] if fits else None
-            if not fits:
-                return runner.run(runner.float_weights, feeds)
-        if number >= len(self._floats):
-            self._floats.append(runner.run(runner.float_weights, feeds))
-        return self._floats[number]
+        if number < len(self._floats):
+            return self._floats[number]
+        outputs = runner.run(runner.float_weights, feeds)
+        per_sample = 4 * sum(
+            int(np.prod(runner.program.shapes[name])) for name in runner.program.outputs
+        )
+        if number == len(self._floats) and per_sample * len(self.prepared.samples) <= _KEPT_BYTES:
+            self._floats.append(outputs)
+        return outputs
 
 
 def _output_error(name: str, spreads: list[Spread]) -> OutputError:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jptq import __version__, files, ir, latency
 from jptq.calibration import Calibrated, activation_of, calibrate
 from jptq.data import Expected, Samples, load_samples
-from jptq.engine import Runner, lower
+from jptq.engine import BATCH, Runner, lower
 from jptq.engine.layouts import canonical, convert
 from jptq.errors import DataError, ModelError
 from jptq.ir import Model
@@ -181,7 +182,7 @@ def prepare(
     quant_config: Mapping[str, Any] | Path | str | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     limit: int | None = None,
-    batch: int | None = None,
+    batch: int = BATCH,
     measured_latency: Path | None = None,
     journal: Journal | None = None,
     progress: Progress = quiet,
@@ -244,7 +245,7 @@ def prepare(
         method = str(stored["method"])
     plan = plan_of(calibrated, target)
     calibrated = with_assignment(calibrated, resolve(config, calibrated, plan, target))
-    runner = Runner(calibrated, example, plan=plan, **({} if batch is None else {"batch": batch}))
+    runner = Runner(calibrated, example, plan=plan, batch=batch)
     times = latency.model_latency(calibrated, plan, runner.program.shapes, target)
     if measured_latency is not None:
         times = latency.with_measured(
@@ -271,11 +272,11 @@ def _calibrate(
     samples: Samples,
     target: Target,
     config: Config,
-    batch: int | None,
+    batch: int,
     progress: Progress,
 ) -> Calibrated:
     example = samples[0]
-    runner = Runner(placed, example, plan=plan, **({} if batch is None else {"batch": batch}))
+    runner = Runner(placed, example, plan=plan, batch=batch)
     # One forward of one sample per candidate; those that share a plan share the program.
     runners = {_signature(plan): runner}
     reference = {n: np.asarray(v) for n, v in runner.forward(None)(example).items()}
@@ -307,7 +308,7 @@ def _signature(plan: Plan) -> tuple[tuple[int, int | None], ...]:
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    sums = np.asarray(similarity.jitted(similarity.moments)(a, b))
+    sums = np.asarray(similarity.jitted(similarity.moments)(jnp.asarray(a), jnp.asarray(b)))
     return float(similarity.evaluate(("cosine-similarity",), sums[None], a.size)[0, 0])
 
 

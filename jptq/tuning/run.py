@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from jptq import files, ir, report
+from jptq.engine import BATCH
 from jptq.engine.cache import enable_compilation_cache
 from jptq.quant.calibrated import with_assignment
 from jptq.quant.export import to_qdq
@@ -19,8 +20,9 @@ from jptq.results import Report
 from jptq.tuning.evaluator import Evaluator, Forward
 from jptq.tuning.goal import Judge
 from jptq.tuning.journal import Journal
-from jptq.tuning.loop import Options, pareto_json, tune_prepared
+from jptq.tuning.loop import Options, tune_prepared
 from jptq.tuning.prepare import Prepared, Progress, prepare, quiet
+from jptq.tuning.story import pareto_json
 
 WORK = ".jptq"
 """Folder inside ``out`` that findings are kept in; can be deleted at any time."""
@@ -37,7 +39,7 @@ def tune(
     options: Options | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     calibration_samples: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int = BATCH,
     measured_latency: Path | str | None = None,
     resume: bool = True,
     flags: Mapping[str, Any] | None = None,
