@@ -1,0 +1,1 @@
+"""The demonstration network: rendered data, ONNX graph, training, export."""
