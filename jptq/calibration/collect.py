@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -15,9 +14,7 @@ from jptq.calibration import statistics
 from jptq.calibration.method import Method
 from jptq.calibration.statistics import Statistics
 from jptq.data import Samples, batches
-from jptq.ir.model import Model, Node
 from jptq.quant.plan import FEATURE, Calibration, Plan
-from jptq.quant.structure import Structure, structure_of
 
 Run: TypeAlias = Callable[[Mapping[str, np.ndarray]], Mapping[str, Array | np.ndarray]]
 """``{input: [S, *shape]} -> {tensor: [S, *shape]}``: float values of the observed tensors, axes in
@@ -66,9 +63,7 @@ def collect(
     for feeds, real in batches(samples, batch_size):
         tensors = run(feeds)
         measured = {
-            c.name: statistics.measure(
-                jnp.asarray(tensors[c.tensor]), 1 if c.name in apart else None
-            )
+            c.name: statistics.measure(_near(tensors[c.tensor]), 1 if c.name in apart else None)
             for c in wanted
         }
         for name, batch in jax.device_get(measured).items():
@@ -85,7 +80,7 @@ def collect(
     for feeds, real in batches(samples, batch_size):
         tensors = run(feeds)
         counted = {
-            (c.name, few): statistics.count(jnp.asarray(tensors[c.tensor]), before, real)
+            (c.name, few): statistics.count(_near(tensors[c.tensor]), before, real)
             for c in wanted
             for few, before in histograms[c.name].items()
         }
@@ -100,38 +95,18 @@ def collect(
     }
 
 
-def channelwise(model: Model, plan: Plan) -> frozenset[str]:
-    """Return the features that may have a threshold per channel (axis 1).
+def _near(x: Array | np.ndarray) -> Array | np.ndarray:
+    """Return a tensor where its statistics are cheapest: on the host only if it lies there.
 
-    The scales of a feature's channels can be folded into a weight if that is all they meet: every
-    reader is a convolution with one group or a depthwise one (hmct-spec 2.2).
+    A program per shape would take longer to compile than NumPy takes to count.
     """
-    structure = structure_of(model)
-    return frozenset(
-        calibration.name
-        for calibration in observed(plan)
-        if calibration.output not in model.output_names
-        and model.consumers.get(calibration.output)
-        and all(
-            index == 0 and _absorbs(structure, reader)
-            for reader, index in model.consumers[calibration.output]
-        )
-    )
+    on_host = isinstance(x, np.ndarray) or all(d.platform == "cpu" for d in x.devices())
+    return np.asarray(x) if on_host else x
 
 
-def _absorbs(structure: Structure, node: Node) -> bool:
-    if node.is_calibration:
-        return False
-    # Output channels first, then input channels, behind them the taps: a convolution's kernel.
-    if structure.traits(node).weights.get(1) != 0:
-        return False
-    quantizer = structure.calibration(node, 1)
-    name = node.inputs[1] if quantizer is None else quantizer.inputs[0]
-    kernel = structure.model.initializers.get(name)
-    if kernel is None:
-        return False
-    group = node.attributes.get("group", 1)
-    return group == 1 or (group == kernel.shape[0] and kernel.shape[1] == 1)
+def channelwise(plan: Plan) -> frozenset[str]:
+    """Return the features that may have a threshold per channel (axis 1)."""
+    return frozenset(c.name for c in observed(plan) if c.channels > 1)
 
 
 def _max_num_bin(method: Method) -> int:

@@ -116,9 +116,7 @@ def calibrate(
     ties = tied_thresholds(model)
     tied = {name for group in ties for name in group}
     splittable = (
-        channelwise(model, plan) - tied
-        if any(method.per_channel for method in methods)
-        else frozenset()
+        channelwise(plan) - tied if any(method.per_channel for method in methods) else frozenset()
     )
     statistics = collect(
         run,

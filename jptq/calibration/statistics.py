@@ -10,7 +10,8 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,28 +77,39 @@ def init() -> Statistics:
 class Measured(NamedTuple):
     """The range of one batch, on the device or the host."""
 
-    low: Array
-    high: Array
-    first: Array
-    channels: Array | None
+    low: Array | np.ndarray
+    high: Array | np.ndarray
+    first: Array | np.ndarray
+    channels: Array | np.ndarray | None
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def measure(x: Array, channel_axis: int | None = None) -> Measured:
+def measure(x: Array | np.ndarray, channel_axis: int | None = None) -> Measured:
     """Return the range of a batch.
 
     Args:
-      x: ``[S, *shape]``, S samples; a repeated sample does no harm.
+      x: ``[S, *shape]``, S samples; a repeated sample does no harm. A tensor on the host is
+        measured there.
       channel_axis: Axis of ``shape`` to keep apart, or None.
     """
-    magnitude = jnp.abs(x)
+    if isinstance(x, np.ndarray):
+        return _measure(x, channel_axis, np)
+    return _measured(x, channel_axis)
+
+
+def _measure(x: Any, channel_axis: int | None, xp: ModuleType) -> Measured:
+    magnitude = xp.abs(x)
     channels = None
     if channel_axis is not None:
         others = tuple(i for i in range(x.ndim) if i != channel_axis + 1)
-        channels = jnp.max(magnitude, axis=others)
+        channels = xp.max(magnitude, axis=others)
     # XLA:CPU may lose a NaN in a minimum or maximum.
-    marker = jnp.where(jnp.isnan(x).any(), jnp.float32(jnp.nan), jnp.float32(0))
-    return Measured(jnp.min(x) + marker, jnp.max(x) + marker, jnp.max(magnitude[0]), channels)
+    marker = xp.where(xp.isnan(x).any(), np.float32(np.nan), np.float32(0))
+    return Measured(xp.min(x) + marker, xp.max(x) + marker, xp.max(magnitude[0]), channels)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _measured(x: Array, channel_axis: int | None) -> Measured:
+    return _measure(x, channel_axis, jnp)
 
 
 def update(before: Statistics, batch: Measured) -> Statistics:
@@ -138,20 +150,24 @@ def empty_histogram(statistics: Statistics, num_bin: int, max_num_bin: int) -> H
 class Counted(NamedTuple):
     """The histogram of one batch, on the device or the host."""
 
-    counts: Array
-    zeros: Array
+    counts: Array | np.ndarray
+    zeros: Array | np.integer
 
 
-def count(x: Array, into: Histogram, real: int) -> Counted:
+def count(x: Array | np.ndarray, into: Histogram, real: int) -> Counted:
     """Return the histogram of a batch.
 
     Args:
-      x: ``[S, *shape]``.
+      x: ``[S, *shape]``; a tensor on the host is counted there.
       into: Lays out the bins.
       real: How many of the S samples count; the others fill the batch up.
     """
-    per_unit = np.float32(1.0 / into.width)
-    return Counted(*_count(x, per_unit, np.int32(real), into.counts.size))
+    per_unit, bins = np.float32(1.0 / into.width), into.counts.size
+    if isinstance(x, np.ndarray):
+        magnitude = np.abs(x[:real]).ravel()
+        index = np.minimum(magnitude * per_unit, np.float32(bins - 1)).astype(np.int32)
+        return Counted(np.bincount(index, minlength=bins), np.sum(magnitude == 0))
+    return Counted(*_count(x, per_unit, np.int32(real), bins))
 
 
 def update_histogram(before: Histogram, batch: Counted) -> Histogram:

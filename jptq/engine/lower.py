@@ -272,12 +272,16 @@ class _Lowering:
         )
 
     def _guard(self, node: Node, call: Callable[..., Any], *args: Any) -> Any:
-        """Run ``call``; shape faults found on the way get the node's name."""
+        """Run ``call``; faults found on the way get the node's name."""
         try:
             return call(*args)
-        except StaticInputError as error:
-            raise StaticInputError(
-                error.what, where=f"node {node.name!r} ({node.op})", why=error.why, hint=error.hint
+        except ModelError as error:
+            inside = f", inside it {error.where}" if error.where else ""
+            raise type(error)(
+                error.what,
+                where=f"node {node.name!r} ({node.op}){inside}",
+                why=error.why,
+                hint=error.hint,
             ) from error
         except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
             shapes = ", ".join(str(tuple(self._spec(n).shape)) if n else "-" for n in node.inputs)
@@ -307,7 +311,8 @@ class _Lowering:
             StaticInputError(
                 f"{node.op} needs {entry.inputs[index]!r} while tracing",
                 where=f"node {node.name!r}",
-                why=f"it is computed from graph input {', '.join(sorted(inputs))}, so shapes are unknown",
+                why=f"it is computed from graph input {', '.join(sorted(inputs))}, "
+                "so shapes are unknown",
                 hint="give an example value for that input",
             ),
         )

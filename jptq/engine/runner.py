@@ -136,11 +136,13 @@ class Runner:
         """Run ``feeds`` with a leading sample axis in one program run.
 
         Returns:
-          Outputs ``[S, *shape]`` on the device.
+          Outputs ``[S, *shape]`` on the device, in the graph's order.
         """
         if packed.table is None:
-            return self._float(packed.weights, feeds)
-        return self._quantized(packed.weights, packed.table, feeds)
+            out = self._float(packed.weights, feeds)
+        else:
+            out = self._quantized(packed.weights, packed.table, feeds)
+        return {n: out[n] for n in self.program.outputs}  # jit sorts by name
 
     def outputs(self, packed: Packed, samples: SampleSet) -> Iterator[tuple[int, dict[str, Array]]]:
         """Yield ``(number of real samples, outputs [batch, ...])`` batch by batch."""

@@ -26,7 +26,7 @@ State = Mapping[str, Array]
 """Live tensors ``[S, ...]`` at a cut, physical axis order; the outputs at the end."""
 
 _VECTOR_MACS = 8.0
-"""An elementary operation costs about as much as this many MACs on XLA:CPU: it is bound by memory."""
+"""MACs that cost as much as one elementary operation on XLA:CPU, which is bound by memory."""
 
 
 @dataclasses.dataclass(frozen=True)

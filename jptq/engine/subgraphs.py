@@ -58,7 +58,7 @@ def bind(
             name: functools.partial(_run, body, scope, outer, platform)
             for name, body in bodies.items()
         }
-        return function(*operands[:n_inputs], **callables)
+        return jax.tree.map(jax.numpy.asarray, function(*operands[:n_inputs], **callables))
 
     return call
 
@@ -71,22 +71,27 @@ def _run(
     from jptq.engine.lower import lower  # the two are one recursion
 
     needed = captures(body)
-    known = {n: v for n, v in scope.items() if n in needed and isinstance(v, np.ndarray)}
-    traced = {n: v for n, v in scope.items() if n in needed and n not in known}
-    given = dict(zip(body.input_names, values, strict=True)) | traced
+    given = dict(zip(body.input_names, values, strict=True))
+    given |= {n: v for n, v in scope.items() if n in needed}
+    # What is known here stays known inside: shapes and the end of a loop may depend on it.
+    known = {n: v for n, v in given.items() if isinstance(v, np.ndarray)}
+    traced = {n: v for n, v in given.items() if n not in known}
     whole = dataclasses.replace(
         body,
-        inputs=(*body.inputs, *(_tensor(n) for n in traced)),
+        inputs=tuple(_tensor(n) for n in traced),
         initializers={**body.initializers, **known},
         opsets=outer.opsets,
     )
     example = {
-        n: jax.ShapeDtypeStruct(np.shape(v), jax.numpy.result_type(v)) for n, v in given.items()
+        n: jax.ShapeDtypeStruct(np.shape(v), jax.numpy.result_type(v)) for n, v in traced.items()
     }
     program = lower(whole, example, platform=platform)
     packed = program.prepare({n: jax.numpy.asarray(w) for n, w in program.weights.items()}, None)
-    outputs = program.run(packed, None, {n: jax.numpy.asarray(v) for n, v in given.items()})
-    return tuple(outputs[name] for name in body.output_names)
+    outputs = program.run(packed, None, {n: jax.numpy.asarray(v) for n, v in traced.items()})
+    return tuple(
+        program.constants[name] if name in program.constants else outputs[name]
+        for name in body.output_names
+    )
 
 
 def _tensor(name: str) -> Any:

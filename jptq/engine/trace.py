@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jptq.engine.lower import lower
+from jptq.errors import ShapeError
 from jptq.ir.model import Model
 
 
@@ -39,16 +40,33 @@ class Forward:
         self._jitted = jax.jit(self.apply)
 
     def apply(self, weights: Mapping[str, Array], feeds: Mapping[str, Any]) -> dict[str, Array]:
-        """Return the outputs as a pure function of weights and feeds."""
-        values = {n: jnp.asarray(feeds[n]) for n in self._program.inputs}
+        """Return the outputs as a pure function of weights and feeds.
+
+        Raises:
+          ShapeError: An input is missing, or its shape is not the example's.
+        """
+        values = {n: self._checked(n, feeds) for n in self._program.inputs}
         with jax.default_matmul_precision("highest"):
             return self._program.run(self._program.prepare(weights, None), None, values)
 
     def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
-        """Return the outputs by name."""
-        given = {n: feeds[n] for n in self._program.inputs}
+        """Return the outputs by name, in the graph's order."""
+        given = {n: feeds[n] for n in self._program.inputs if n in feeds}
         with self._types():
-            return self._jitted(self.weights, given)
+            out = self._jitted(self.weights, given)
+        return {n: out[n] for n in self._program.outputs}  # jit sorts by name
+
+    def _checked(self, name: str, feeds: Mapping[str, Any]) -> Array:
+        if name not in feeds:
+            raise ShapeError(f"the network needs the input {name!r}")
+        value, want = jnp.asarray(feeds[name]), self._program.shapes[name]
+        if value.shape != want:
+            raise ShapeError(
+                f"input {name!r} has shape {value.shape}",
+                why=f"the graph was traced for {want}",
+                hint="trace it again with an example of that shape",
+            )
+        return value
 
     @contextlib.contextmanager
     def _types(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jptq.ir.edit import extract, insert_on_tensors, prune, rename, replace_node, with_nodes
 from jptq.ir.expand import expand_units
-from jptq.ir.load import load
+from jptq.ir.load import from_bytes, load
 from jptq.ir.model import CALIBRATION, HORIZON, Attribute, Model, Node, Tensor
 from jptq.ir.opset import raise_opset
 from jptq.ir.optimizer import fix_inputs, optimize
@@ -25,6 +25,7 @@ __all__ = [
     "expand_units",
     "extract",
     "fix_inputs",
+    "from_bytes",
     "insert_on_tensors",
     "load",
     "optimize",

@@ -37,7 +37,24 @@ def load(path: Path | str) -> Model:
       ModelError: The file is absent, damaged, not ONNX, or reaches out of its folder.
     """
     path = Path(path)
-    proto = _parse(path)
+    return _from_bytes(_read(path), path)
+
+
+def from_bytes(content: bytes, *, folder: Path | str = ".") -> Model:
+    """Read the content of an ONNX file: `load` of what is in memory.
+
+    Args:
+      content: A serialized model.
+      folder: Where its external data lies, if it has any.
+
+    Raises:
+      ModelError: It is damaged, not ONNX, or reaches out of the folder.
+    """
+    return _from_bytes(content, Path(folder) / "model in memory")
+
+
+def _from_bytes(content: bytes, path: Path) -> Model:
+    proto = _parse(content, path)
     verify.check(proto, path)
     _name_nodes(proto.graph)
     _set_horizon_domain(proto.graph)
@@ -52,7 +69,7 @@ def load(path: Path | str) -> Model:
     return edit.with_nodes(frozen, frozen.nodes, where=str(path))
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def _read(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if size > _PROTOBUF_LIMIT:
@@ -61,9 +78,12 @@ def _parse(path: Path) -> onnx.ModelProto:
                 why="an ONNX file itself cannot hold more than 2 GB",
                 hint="export it with external data",
             )
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ModelError(f"cannot read {path}", why=error.strerror or str(error)) from error
+
+
+def _parse(content: bytes, path: Path) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(content)

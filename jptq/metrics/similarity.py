@@ -40,9 +40,8 @@ def moments(a: Array, b: Array) -> Array:
     Returns:
       ``[7 + 2 C]``, see `Moments`; e is ``b - a``.
     """
-    rows = (
-        (-1, channels(a.shape), a.size // (a.shape[0] * channels(a.shape))) if a.ndim else (1, 1, 1)
-    )
+    lead, count = a.shape[0] if a.ndim else 1, channels(a.shape)
+    rows = (lead, count, a.size // max(lead * count, 1))
     per_channel = a.astype(jnp.float64).reshape(rows)
     noise = b.astype(jnp.float64).reshape(rows) - per_channel
     x, e = per_channel.ravel(), noise.ravel()
@@ -95,11 +94,11 @@ def _cosine(m: Moments, size: int) -> np.ndarray:
 
 
 def _mse(m: Moments, size: int) -> np.ndarray:
-    return np.asarray(m[..., 2] / size)
+    return np.asarray(m[..., 2] / max(size, 1))
 
 
 def _mae(m: Moments, size: int) -> np.ndarray:
-    return np.asarray(m[..., 3] / size)
+    return np.asarray(m[..., 3] / max(size, 1))
 
 
 def _mre(m: Moments, size: int) -> np.ndarray:

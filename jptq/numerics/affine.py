@@ -51,13 +51,13 @@ def affine(thresholds: np.ndarray, qtype: QType, *, asymmetric: bool = False) ->
             upper=0,
         )
     if asymmetric and qtype.bits == 8:
-        low = np.float32(min(float(thresholds[0]), 0.0))
-        high = np.float32(max(float(thresholds[1]), 0.0))
-        steps = qtype.upper - qtype.lower
-        scale = np.maximum((high - low) / np.float32(steps), np.finfo(np.float32).tiny)
-        zero = qtype.upper - np.round(high / scale)
+        # In float64: the width of a range of float32 numbers may not be one.
+        low, high = min(float(thresholds[0]), 0.0), max(float(thresholds[1]), 0.0)
+        tiny = float(np.finfo(np.float32).tiny)
+        step = np.float32(max((high - low) / (qtype.upper - qtype.lower), tiny))
+        zero = qtype.upper - np.round(high / float(step))
         return Affine(
-            scale=np.asarray([scale], np.float32),
+            scale=np.asarray([step], np.float32),
             offset=np.clip(np.asarray([zero], np.float32), qtype.lower, qtype.upper),
             lower=qtype.lower,
             upper=qtype.upper,

@@ -24,17 +24,26 @@ def quantize(x: Array, scale: Array, offset: Array, lower: Array, upper: Array) 
       lower: Least integer.
       upper: Largest integer.
     """
-    return jnp.clip(jnp.round(x / scale) + offset, lower, upper)
+    return jnp.clip(_steps(x, scale) + offset, lower, upper)
+
+
+def _steps(x: Array, scale: Array) -> Array:
+    """Return the nearest whole number of steps in ``x``.
+
+    XLA turns a division by a broadcast value into a product with its reciprocal, which rounds
+    some ties the other way. It must not see that the divisor is one: both branches are `scale`.
+    """
+    return jnp.round(x / jnp.where(x < 0, scale, jax.lax.optimization_barrier(scale)))
 
 
 @jax.custom_jvp
 def fake_quant(
     x: Array, scale: Array, offset: Array, lower: Array, upper: Array, gate: Array
 ) -> Array:
-    """Return ``x + gate * (Q(x) - x)``, exactly ``x`` at gate 0 and exactly ``Q(x)`` at gate 1.
+    """Return exactly ``Q(x)`` if the gate is positive, else exactly ``x``.
 
-    The derivative is straight-through: at gate 1 that of the identity inside the range and zero
-    outside it, at gate 0 that of the identity; with respect to the gate it is ``Q(x) - x``.
+    The derivative is straight-through: behind an open gate that of the identity inside the range
+    and zero outside it. With respect to the gate it is ``Q(x) - x``, as if the gate blended.
 
     Args:
       x: Values, float32.
@@ -42,22 +51,20 @@ def fake_quant(
       offset: Integer that stands for 0.
       lower: Least integer.
       upper: Largest integer.
-      gate: Scalar, usually 0 or 1; the direction of design 5.
+      gate: Scalar, 0 or 1. Partial gates are `jptq.sensitivity.gates`' business.
 
     Source: Bengio et al. 2013, arXiv:1308.3432 (straight-through estimator); design 4.
     """
     on_grid = (quantize(x, scale, offset, lower, upper) - offset) * scale
-    # The blend x + 1 * (q - x) is not q in floating point.
-    return jnp.where(gate == 1, on_grid, jnp.where(gate == 0, x, x + gate * (on_grid - x)))
+    return jnp.where(gate > 0, on_grid, x)
 
 
 @fake_quant.defjvp
 def _fake_quant_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
     x, scale, offset, lower, upper, gate = primals
     dx, _, _, _, _, dgate = tangents
-    steps = jnp.round(x / scale) + offset
+    steps = _steps(x, scale) + offset
     inside = (steps >= lower) & (steps <= upper)
     on_grid = (jnp.clip(steps, lower, upper) - offset) * scale
-    out = jnp.where(gate == 1, on_grid, jnp.where(gate == 0, x, x + gate * (on_grid - x)))
-    slope = jnp.where(inside, jnp.ones_like(x), 1 - gate)
-    return out, slope * dx + dgate * (on_grid - x)
+    slope = ((gate <= 0) | inside).astype(x.dtype)
+    return jnp.where(gate > 0, on_grid, x), slope * dx + dgate * (on_grid - x)

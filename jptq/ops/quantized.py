@@ -51,8 +51,9 @@ def _quantize(
     whole = jnp.issubdtype(target, jnp.integer)
     working = dtypes.from_onnx(precision) if precision else y_scale.dtype
     scale = _along(y_scale, x, axis, block_size).astype(working)
-    # Left alone, XLA multiplies by the reciprocal, which moves values across rounding ties.
-    divisor = lax.optimization_barrier(jnp.broadcast_to(scale, x.shape))
+    # XLA divides by a broadcast value by multiplying with its reciprocal, which moves values across
+    # rounding ties. It must not see that the divisor is one: both branches are the scale.
+    divisor = jnp.where(x < 0, scale, lax.optimization_barrier(scale))
     ratio = x.astype(working) / divisor
     steps = jnp.round(ratio) if whole else ratio
     if y_zero_point is not None:

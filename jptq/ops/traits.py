@@ -153,4 +153,4 @@ class Cost:
 
 
 CostFunction = Callable[..., Cost]
-"""``cost(*input_shapes, output_shape, **attributes) -> Cost``; an absent input's shape is ``()``."""
+"""``cost(*input_shapes, output_shape, **attributes) -> Cost``; ``()`` for an absent input."""

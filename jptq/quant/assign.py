@@ -70,10 +70,10 @@ def table(plan: Plan, thresholds: Thresholds, assignment: Assignment) -> Table:
                 hint="calibrate the model first: jptq calibrate",
             )
         values = np.asarray(thresholds[calibration.name], np.float32)
-        expected = 2 if calibration.asymmetric else calibration.channels
-        if values.shape != (expected,):
+        expected = (2,) if calibration.asymmetric else (1, calibration.channels)
+        if values.ndim != 1 or values.size not in expected:
             raise ConfigError(
-                f"{values.size} thresholds where {expected} are needed", where=calibration.name
+                f"{values.size} thresholds where {expected[-1]} are needed", where=calibration.name
             )
         grid = affine(values, kind, asymmetric=calibration.asymmetric)
         start, stop = plan.offsets[k], plan.offsets[k + 1]

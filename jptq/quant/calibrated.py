@@ -40,7 +40,7 @@ def plan_of(model: Model, target: Target) -> Plan:
     outputs = _output_slots(structure, inputs)
     readers = _readers(structure, inputs, outputs)
     calibrations = tuple(
-        _calibration(model, node, readers.get(node.name, ()), target)
+        _calibration(structure, node, readers.get(node.name, ()), target)
         for node in model.nodes
         if node.is_calibration
     )
@@ -223,8 +223,9 @@ def _readers(
 
 
 def _calibration(
-    model: Model, node: Node, readers: Collection[tuple[str, int]], target: Target
+    structure: Structure, node: Node, readers: Collection[tuple[str, int]], target: Target
 ) -> Calibration:
+    model = structure.model
     allowed = tuple(
         name
         for name in target.operands.default.allowed
@@ -236,17 +237,18 @@ def _calibration(
             where=f"node {node.name!r}",
         )
     attributes = node.attributes
-    thresholds = attributes.get("thresholds", ())
-    count = np.size(thresholds) if isinstance(thresholds, tuple | float | np.ndarray) else 0
     axis, channels = attributes.get("axis"), 1
-    asymmetric = bool(attributes.get("asymmetric", 0))
     constant = model.initializers.get(node.inputs[0])
-    if asymmetric or not isinstance(axis, int):
-        axis = None
-    elif constant is not None and count != 1:
+    asymmetric = bool(attributes.get("asymmetric", 0))
+    thresholds = attributes.get("thresholds", ())
+    count = len(thresholds) if isinstance(thresholds, tuple | np.ndarray) else 1
+    if constant is not None and isinstance(axis, int) and count != 1:
         channels = constant.shape[axis]
-    elif count > 1:
+    elif constant is None and isinstance(axis, int) and count > 1 and not asymmetric:
         channels = count
+    elif constant is None and structure.splits(node) > 1:
+        # Whether a feature's channels have a threshold each is data: there is room for them.
+        axis, channels = 1, structure.splits(node)
     else:
         axis = None  # the vendor writes a default axis on per-tensor quantizers too
     return Calibration(

@@ -45,7 +45,7 @@ def to_qdq(model: Model) -> Model:
       ModelError: A node does not exist in the opset.
       UnsupportedOpError: A vendor operator cannot be written in ONNX's.
     """
-    standard = _without_idle(expand_units(raise_opset(model, OPSET)))
+    standard = without_quantizers(expand_units(raise_opset(model, OPSET)), idle=True)
     constants: dict[str, np.ndarray] = {}
     nodes: list[Node] = []
     for node in standard.nodes:
@@ -67,12 +67,17 @@ def to_qdq(model: Model) -> Model:
     return prune(exported)
 
 
-def _without_idle(model: Model) -> Model:
-    """Return the model without the quantizers that pass their tensor."""
+def without_quantizers(model: Model, *, idle: bool = False) -> Model:
+    """Return the float model under a calibrated one.
+
+    Args:
+      model: With quantizers.
+      idle: Take away only those that pass their tensor as it is.
+    """
     bypass: dict[str, str] = {}
     nodes = []
     for node in model.nodes:
-        if not node.is_calibration or _active(node):
+        if not node.is_calibration or (idle and _active(node)):
             nodes.append(node)
         elif node.outputs[0] in model.output_names:
             nodes.append(dataclasses.replace(node, op="Identity", domain="", attributes={}))

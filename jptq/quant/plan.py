@@ -25,8 +25,8 @@ class Calibration:
       tensor: The tensor it reads; its output replaces that tensor for every consumer.
       output: The tensor it writes.
       kind: `FEATURE` or `WEIGHT`.
-      axis: Channel axis if quantized per channel, else None.
-      channels: Number of scales.
+      axis: Channel axis if it may hold a scale per channel, else None.
+      channels: Number of scales that it has room for; one threshold stands for all of them.
       asymmetric: Thresholds are a range [min, max].
       allowed: Types that the target accepts here under a plain ``qtype``, from coarse to fine.
       dual: The target accepts int16 here as the second operand of a ``dual-int16`` node.

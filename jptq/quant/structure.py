@@ -115,6 +115,37 @@ class Structure:
             return False
         return traits.joins or index == traits.through
 
+    def splits(self, node: Node) -> int:
+        """Return how many scales, one per channel, a quantizer of a feature may hold.
+
+        The scales of a feature's channels can be folded into a weight if that is all they meet:
+        every reader is a convolution with one group or a depthwise one (hmct-spec 2.2).
+
+        Returns:
+          The number of channels (axis 1), or 1 if some reader needs one scale.
+        """
+        output = node.outputs[0]
+        readers = self.model.consumers.get(output, ())
+        if output in self.model.output_names or node.inputs[0] in self.model.initializers:
+            return 1
+        found = {self._absorbed(reader) if index == 0 else 1 for reader, index in readers}
+        return found.pop() if len(found) == 1 else 1
+
+    def _absorbed(self, reader: Node) -> int:
+        """Return the number of input channels whose scales a node's weight can absorb, or 1."""
+        # Output channels first, then input channels, behind them the taps: a convolution's kernel.
+        if reader.is_calibration or self.traits(reader).weights.get(1) != 0:
+            return 1
+        quantizer = self.calibration(reader, 1)
+        name = reader.inputs[1] if quantizer is None else quantizer.inputs[0]
+        kernel = self.model.initializers.get(name)
+        if kernel is None:
+            return 1
+        group = reader.attributes.get("group", 1)
+        if group == 1:
+            return int(kernel.shape[1])
+        return int(kernel.shape[0]) if group == kernel.shape[0] and kernel.shape[1] == 1 else 1
+
     def weight_axis(self, node: Node, index: int) -> int | None:
         """Return the channel axis of a constant weight operand, or None if it has no channels."""
         axis = self.traits(node).weights[index]

@@ -1,4 +1,4 @@
-"""Everything that `jptq tune` found out, as data: the report, the plots and JSON are drawn from it."""
+"""Everything that `jptq tune` found out, as data: reports, plots and JSON are drawn from it."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class SensitivityTable:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of ``sensitivity.json``; times are left out (design 2, invariant 7)."""
+        """Return the content of ``sensitivity.json``, without times: same inputs, same bytes."""
         return {
             "schema": SCHEMA,
             "method": self.method,

@@ -42,12 +42,18 @@ class Judge:
         """Tell whether ``one`` is the better end, by the goal's own order."""
         return other is None or self._order(one) > self._order(other)
 
+    def expense(self, evaluation: Evaluation) -> tuple[float, ...]:
+        """Return what is kept small among models that meet the goal: time, then INT16 work."""
+        # Equal sums of node times may differ in the last place.
+        return (round(evaluation.time_us or 0.0, 6), evaluation.macs_int16, evaluation.raised)
+
     def _order(self, evaluation: Evaluation) -> tuple[float, ...]:
-        time = -(evaluation.time_us or 0.0)
+        cheap = tuple(-value for value in self.expense(evaluation))
+        quality = self.quality(evaluation)
         if not self.goal.has_quality:
-            return (float(self.affords(evaluation)), self.quality(evaluation), time)
+            return (float(self.affords(evaluation)), quality, *cheap)
         if self.affords(evaluation):
             if self.meets(evaluation):
-                return (2.0, time, self.quality(evaluation))
-            return (1.0, self.quality(evaluation), time)
-        return (0.0, time, self.quality(evaluation))
+                return (2.0, *cheap, quality)
+            return (1.0, quality, *cheap)
+        return (0.0, *cheap, quality)

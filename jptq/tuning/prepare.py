@@ -31,6 +31,7 @@ from jptq.quant.calibrated import (
     with_thresholds,
 )
 from jptq.quant.config import Activation, Config, load_config
+from jptq.quant.export import without_quantizers
 from jptq.quant.placement import place
 from jptq.quant.plan import Plan
 from jptq.quant.resolve import resolve
@@ -122,12 +123,31 @@ def load_float(
       DataError: The samples do not fit it.
     """
     model = ir.load(path)
-    if any(node.is_calibration for node in model.nodes):
+    if is_calibrated(model):
         raise ModelError(
             "the model has quantizers already", where=str(path), hint="give the float model"
         )
     ir.refuse_quantized(model)
     given = dict(input_shapes or {})
+    samples = _samples_of(model, path, data, given, limit)
+    first = samples[0]
+    shapes = {name: given.get(name, value.shape) for name, value in first.items()}
+    return ir.optimize(model, input_shapes=shapes), samples
+
+
+def is_calibrated(model: Model) -> bool:
+    """Tell whether a model has quantizers of ours."""
+    return any(node.is_calibration for node in model.nodes)
+
+
+def _samples_of(
+    model: Model,
+    path: Path,
+    data: Path | str,
+    given: Mapping[str, tuple[int, ...]],
+    limit: int | None,
+) -> Samples:
+    """Return the samples of a model, the first one checked."""
     expected = []
     for tensor in model.inputs:
         if tensor.dtype is None or (tensor.shape is None and tensor.name not in given):
@@ -144,11 +164,7 @@ def load_float(
             )
         )
     samples: Samples = load_samples(data, expected)
-    if limit is not None and limit < len(samples):
-        samples = First(samples, limit)
-    first = samples[0]
-    shapes = {name: given.get(name, value.shape) for name, value in first.items()}
-    return ir.optimize(model, input_shapes=shapes), samples
+    return samples if limit is None or limit >= len(samples) else First(samples, limit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,9 +235,11 @@ def prepare(
     plan = plan_of(placed, target)
     if not plan.calibrations:
         raise ModelError("nothing in the model can be quantized", where=str(path))
+    # Thresholds, types and granularity are data: this one program serves all that follows.
+    runner = Runner(placed, example, plan=plan, batch=batch)
     stored = journal.load_arrays("thresholds", identity)
     if stored is None:
-        found = _calibrate(placed, plan, samples, target, config, batch, progress)
+        found = _calibrate(runner, samples, target, config, progress)
         calibrated, method = found.write(placed), found.method
         journal.save_arrays(
             "thresholds",
@@ -245,7 +263,80 @@ def prepare(
         method = str(stored["method"])
     plan = plan_of(calibrated, target)
     calibrated = with_assignment(calibrated, resolve(config, calibrated, plan, target))
-    runner = Runner(calibrated, example, plan=plan, batch=batch)
+    return _assembled(
+        path,
+        target,
+        config,
+        floating,
+        calibrated,
+        samples,
+        method=method,
+        batch=batch,
+        measured_latency=measured_latency,
+        identity=identity,
+    )
+
+
+def from_calibrated(
+    path: Path,
+    data: Path | str,
+    *,
+    march: str,
+    batch: int = BATCH,
+    measured_latency: Path | None = None,
+) -> Prepared:
+    """Take up a calibrated model: thresholds and types are those in the file.
+
+    Args:
+      path: ``calibrated_model.onnx`` of ours or of the vendor.
+      data: Folder of samples.
+      march: Target.
+      batch: Samples per program run.
+      measured_latency: The user's per-node times (CSV or JSON).
+
+    Raises:
+      ModelError: The file cannot be read or has no quantizers.
+      DataError: The samples do not fit it.
+    """
+    target = load_target(march)
+    model = ir.load(path)
+    if not is_calibrated(model):
+        raise ModelError(
+            "the model has no quantizers", where=str(path), hint="jptq calibrate makes them"
+        )
+    samples = _samples_of(model, path, data, {}, None)
+    model = ir.fix_inputs(model, {name: value.shape for name, value in samples[0].items()})
+    return _assembled(
+        path,
+        target,
+        Config(),
+        without_quantizers(model),
+        model,
+        samples,
+        method="as in the model",
+        batch=batch,
+        measured_latency=measured_latency,
+        identity=files.digest(
+            "from_calibrated", __version__, ir.to_bytes(model), samples.digest, march
+        ),
+    )
+
+
+def _assembled(
+    path: Path,
+    target: Target,
+    config: Config,
+    floating: Model,
+    calibrated: Model,
+    samples: Samples,
+    *,
+    method: str,
+    batch: int,
+    measured_latency: Path | None,
+    identity: str,
+) -> Prepared:
+    plan = plan_of(calibrated, target)
+    runner = Runner(calibrated, samples[0], plan=plan, batch=batch)
     times = latency.model_latency(calibrated, plan, runner.program.shapes, target)
     if measured_latency is not None:
         times = latency.with_measured(
@@ -267,28 +358,19 @@ def prepare(
 
 
 def _calibrate(
-    placed: Model,
-    plan: Plan,
-    samples: Samples,
-    target: Target,
-    config: Config,
-    batch: int,
-    progress: Progress,
+    runner: Runner, samples: Samples, target: Target, config: Config, progress: Progress
 ) -> Calibrated:
+    placed, plan = runner.model, runner.plan
+    assert plan is not None
     example = samples[0]
-    runner = Runner(placed, example, plan=plan, batch=batch)
-    # One forward of one sample per candidate; those that share a plan share the program.
-    runners = {_signature(plan): runner}
-    reference = {n: np.asarray(v) for n, v in runner.forward(None)(example).items()}
+    reference = runner.forward(None)(example)
 
     def score(found: Calibrated) -> float:
+        """Return the mean cosine of the outputs over the first sample (hmct-spec 2.4)."""
         model = found.write(placed)
         own = plan_of(model, target)
-        key = _signature(own)
-        if key not in runners:
-            runners[key] = Runner(model, example, plan=own)
         values = table(own, found.thresholds, resolve(config, model, own, target))
-        outputs = runners[key].forward(values)(example)
+        outputs = runner.forward(values)(example)
         return float(np.mean([_cosine(reference[n], outputs[n]) for n in reference]))
 
     return calibrate(
@@ -301,10 +383,6 @@ def _calibrate(
         score=score,
         progress=lambda done, total: progress("calibrate", done, total),
     )
-
-
-def _signature(plan: Plan) -> tuple[tuple[int, int | None], ...]:
-    return tuple((c.channels, c.axis) for c in plan.calibrations)
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,8 +16,6 @@ from jptq.quant.plan import Plan
 from jptq.results import Evaluation, LatencyTable, SensitivityTable
 from jptq.tuning.goal import Judge
 from jptq.tuning.measure import Measurer
-
-_log = logging.getLogger(__name__)
 
 LADDER = 24
 """Budgets for which the front is solved; only some of its points are run."""
@@ -127,7 +125,7 @@ class Search:
     def cheapest(self) -> Step | None:
         """Return the fastest step that meets the quality, whatever the budget."""
         meeting = [s for s in self.steps if self.judge.meets(s.evaluation)]
-        return min(meeting, key=lambda s: s.evaluation.time_us or 0.0, default=None)
+        return min(meeting, key=lambda s: self.judge.expense(s.evaluation), default=None)
 
     # ------------------------------------------------------------------ proposals
 
@@ -188,7 +186,14 @@ class Search:
           candidate: What nodes are raised to.
         """
         order = [ranking.rows[i] for i in ranking.order()]
-        low, high = 0, len(order)
+        best = self.cheapest()
+        limit = np.inf if best is None else best.evaluation.time_us or np.inf
+        # Raising more never takes less time: only prefixes below the best are worth a run.
+        times = [
+            self.latency.total_us(self.prefix(order[:count], candidate))
+            for count in range(1, len(order) + 1)
+        ]
+        low, high = 0, bisect.bisect_left(times, limit)
         while low < high:
             middle = (low + high) // 2
             found = self.run(f"worst {middle + 1}", self.prefix(order[: middle + 1], candidate))
@@ -215,53 +220,59 @@ class Search:
     # ------------------------------------------------------------------ giving back
 
     def give_back(self, attempts: int = GIVE_BACK) -> None:
-        """Lower again what the goal does not need, most microseconds per error first.
+        """Lower again what the goal does not need, most waste first.
 
-        Chunks of half of what is left are tried, then quarters, down to single groups: whole
-        branches that only the model of the error wanted go in a few runs.
+        Chunks of half of what is raised are tried, then quarters, down to single groups: whole
+        branches that only the error model wanted go in a few runs.
         """
         problem = next(iter(self.problems.values()))
         best = self.cheapest()
         if best is None:
             return
         raised = problem.choice(best.assignment)
-        left = attempts
         size = max(1, int(raised.sum()) // 2)
-        while left > 0:
+        while attempts > 0:
+            lowered = None
             order = self._by_waste(problem, raised)
-            if not order:
-                return
-            lowered = False
             for start in range(0, len(order), size):
-                if left == 0:
-                    return
                 trial = raised.copy()
-                trial[list(order[start : start + size])] = False
+                trial[order[start : start + size]] = False
                 trial = _drop_orphans(problem, trial)
-                if problem.time_us(trial) >= problem.time_us(raised):
+                if attempts == 0 or self._expense(problem, trial) >= self._expense(problem, raised):
                     continue
-                left -= 1
-                found = self.run(
-                    f"give back {int(raised.sum() - trial.sum())}", problem.assignment(trial)
-                )
-                if self.judge.meets(found):
-                    raised, lowered = trial, True
+                attempts -= 1
+                count = int(raised.sum() - trial.sum())
+                if self.judge.meets(self.run(f"give back {count}", problem.assignment(trial))):
+                    lowered = trial
                     break
-            if not lowered:
-                if size == 1:
-                    return
-                size = max(1, size // 2)
-            else:
+            if lowered is not None:
+                raised = lowered
                 size = max(1, min(size, int(raised.sum()) // 2))
+            elif size == 1:
+                return
+            else:
+                size = max(1, size // 2)
+
+    def _expense(self, problem: Problem, raised: np.ndarray) -> float:
+        """Microseconds, and a trifle for INT16 work that the model of latency does not see.
+
+        A percent of all MACs counts as a ten-thousandth of the time, a raised group as a
+        millionth: between equally fast configurations the smaller one is wanted.
+        """
+        assignment = problem.assignment(raised)
+        time_us = self.latency.total_us(assignment)
+        return time_us * (
+            1 + 0.01 * self.latency.macs_share(assignment) + 1e-6 * float(raised.sum())
+        )
 
     def _by_waste(self, problem: Problem, raised: np.ndarray) -> list[int]:
-        """Raised free groups, those first that save most time for the error they cause."""
-        total = problem.time_us(raised)
+        """Raised free groups, those first that cost most for the error they avoid."""
+        total = self._expense(problem, raised)
         scored = []
         for g in np.flatnonzero(raised & problem.free):
             trial = raised.copy()
             trial[g] = False
-            saved = total - problem.time_us(_drop_orphans(problem, trial))
+            saved = total - self._expense(problem, _drop_orphans(problem, trial))
             error = float((problem.errors[:, g, 0] - problem.errors[:, g, 1]) @ problem.weights)
             scored.append((saved / max(error, 1e-30), int(g)))
         return [g for _, g in sorted(scored, key=lambda item: (-item[0], item[1]))]

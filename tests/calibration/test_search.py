@@ -118,7 +118,7 @@ def test_kl_cuts_off_lone_values() -> None:
 
 def test_only_features_that_convolutions_absorb_are_split_by_channel() -> None:
     model, plan = network()
-    assert channelwise(model, plan) == {"x_HzCalibration", "Concat_3:0_HzCalibration"}
+    assert channelwise(plan) == {"x_HzCalibration", "Concat_3:0_HzCalibration"}
     result = found(Activation(calibration_type=("max",), per_channel=(True,)))
     assert result.axes == {"x_HzCalibration": 1}  # the other one is tied to its operands
     np.testing.assert_array_equal(

@@ -13,16 +13,21 @@ from jptq.quant.calibrated import (
     with_assignment,
     with_thresholds,
 )
+from jptq.quant.plan import Plan
 from tests.graphs import Graph
 from tests.quant.networks import TARGET, attention, branches, float_model, placed
 
 
+def thresholds(plan: Plan) -> dict[str, np.ndarray]:
+    """Weights have one threshold per channel, features one in all."""
+    return {
+        c.name: np.arange(1, (c.channels if c.constant else 1) + 1, dtype=np.float32)
+        for c in plan.calibrations
+    }
+
+
 def calibrated(model: Model) -> Model:
-    plan = plan_of(model, TARGET)
-    return with_thresholds(
-        model,
-        {c.name: np.arange(1, c.channels + 1, dtype=np.float32) for c in plan.calibrations},
-    )
+    return with_thresholds(model, thresholds(plan_of(model, TARGET)))
 
 
 def test_the_plan_lists_the_quantizers_in_graph_order() -> None:
@@ -73,10 +78,10 @@ def test_weights_have_a_scale_per_output_channel() -> None:
 
 def test_thresholds_come_back_as_they_were_written() -> None:
     model = calibrated(placed(branches()))
-    for calibration in plan_of(model, TARGET).calibrations:
-        np.testing.assert_array_equal(
-            thresholds_of(model)[calibration.name], np.arange(1, calibration.channels + 1)
-        )
+    written = thresholds(plan_of(model, TARGET))
+    assert any(values.size > 1 for values in written.values())
+    for name, values in written.items():
+        np.testing.assert_array_equal(thresholds_of(model)[name], values)
 
 
 def test_scales_follow_the_type_while_thresholds_stay() -> None:
@@ -132,14 +137,15 @@ def test_a_saved_model_says_the_same(tmp_path) -> None:
         np.testing.assert_array_equal(thresholds_of(read)[name], values)
 
 
-def test_a_default_axis_on_a_single_threshold_means_per_tensor() -> None:
+def test_a_single_threshold_leaves_room_for_one_per_channel_of_a_convolution() -> None:
     g = Graph()
     x = g.input("x", (1, 4, 8, 8))
     quantizer = {"thresholds": [2.0], "axis": 1, "qtype": "int8", "tensor_type": "feature"}
     y = g.add("HzCalibration", x, domain="horizon", name="q", **quantizer)
     g.output(g.conv(y, 4, 4))
     calibration = plan_of(float_model(g), TARGET).calibration("q")
-    assert (calibration.axis, calibration.channels) == (None, 1)
+    assert (calibration.axis, calibration.channels) == (1, 4)
+    assert thresholds_of(float_model(g))["q"].shape == (1,)
 
 
 @pytest.mark.parametrize("count", [0, 2, 5])

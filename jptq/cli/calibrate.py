@@ -1,0 +1,74 @@
+"""Place quantizers and find their thresholds.
+
+Writes optimized_float_model.onnx and calibrated_model.onnx to --out (default: calibrated_<model>).
+Types follow --quant_config; everything is INT8 without one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jptq.cli import inputs, machine, output, progress
+
+if TYPE_CHECKING:
+    from absl.flags import FlagValues
+
+FLAGS = (
+    "model",
+    "calibration_data",
+    "march",
+    "quant_config",
+    "input_shape",
+    "batch_size",
+    "device",
+    "threads",
+    "resume",
+    "out",
+    "json",
+)
+REQUIRED = ("model", "calibration_data")
+
+
+def run(flags: FlagValues) -> int:
+    """Calibrate, write both models, and say what was found."""
+    out = output.folder(inputs.beside(flags, "calibrated"))
+    shapes = inputs.shapes(flags.input_shape)
+    machine.settle(flags.device, flags.threads)
+    from jptq import ir, tuning
+    from jptq.tuning.run import WORK
+
+    with progress.bars() as shown:
+        found = tuning.prepare(
+            Path(flags.model),
+            flags.calibration_data,
+            march=flags.march,
+            quant_config=flags.quant_config,
+            input_shapes=shapes,
+            journal=tuning.Journal(out / WORK, reuse=flags.resume),
+            progress=shown,
+            **({} if flags.batch_size is None else {"batch": flags.batch_size}),
+        )
+    ir.save(found.floating, out / "optimized_float_model.onnx")
+    ir.save(found.calibrated, out / "calibrated_model.onnx")
+    kinds = Counter(calibration.kind for calibration in found.plan.calibrations)
+    types = Counter(found.configured.values())
+    if flags.json:
+        output.print_json(
+            {
+                "method": found.method,
+                "samples": len(found.samples),
+                "quantizers": dict(sorted(kinds.items())),
+                "types": dict(sorted(types.items())),
+                "out": str(out),
+            }
+        )
+        return 0
+    listed = ", ".join(f"{count} {name}" for name, count in sorted(types.items()))
+    output.print_text(
+        f"thresholds  {found.method} over {len(found.samples)} samples",
+        f"quantizers  {kinds['feature']} on features, {kinds['weight']} on weights ({listed})",
+        f"written to  {out}: calibrated_model.onnx, optimized_float_model.onnx",
+    )
+    return 0

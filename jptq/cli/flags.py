@@ -1,0 +1,309 @@
+"""The flags of all commands: one vocabulary, every flag is described once.
+
+Each command has its own set of flag values: ``--help`` shows what the command takes, and a flag of
+another command is unknown to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from absl import flags as absl_flags
+from absl.flags import FlagValues
+
+from jptq.errors import ConfigError, StorageError, UnknownNameError
+from jptq.registry import lookup
+
+WIDTH = 100
+"""Columns that help is wrapped to."""
+
+_GUTTER = 31
+"""Column in which the help of a flag begins."""
+
+Kind = Literal["text", "words", "repeated", "number", "count", "switch"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flag:
+    """One flag.
+
+    Attributes:
+      help: One or two lines; what it does, not what it is called.
+      kind: ``words`` are separated by commas, a ``repeated`` flag may be given several times.
+      shown: What stands for the value in the help; empty for a switch.
+      default: Used if the flag is not given.
+      least: Lower bound of a number.
+      choices: The only values of a text flag.
+    """
+
+    help: str
+    kind: Kind = "text"
+    shown: str = ""
+    default: str | float | bool | None = None
+    least: int | None = None
+    choices: tuple[str, ...] = ()
+
+
+VOCABULARY: dict[str, Flag] = {
+    # --- what goes in
+    "model": Flag(help="The network, an ONNX file.", shown="FILE"),
+    "calibration_data": Flag(
+        help="Folder of samples: <input>/*.npy, or the files directly if there is one input, or "
+        "an .npz per sample.",
+        shown="FOLDER",
+    ),
+    "input_shape": Flag(
+        help="Shape of an input that the file leaves open, as NAME:1x3x224x224; may be repeated.",
+        kind="repeated",
+        shown="NAME:SHAPE",
+    ),
+    "march": Flag(
+        help="Target: nash-e, nash-m or nash-p.",
+        shown="NAME",
+        default="nash-e",
+    ),
+    "quant_config": Flag(
+        help="Calibration settings and types to start from, in the vendor's JSON form.",
+        shown="FILE",
+    ),
+    "evaluator": Flag(
+        help="Your score: `evaluate(forward) -> float or {name: float}`, higher is better.",
+        shown="FILE.py[:FUNCTION]",
+    ),
+    "loss": Flag(
+        help="Your loss in jax.numpy, `loss(outputs, feeds) -> scalar` of one sample, for "
+        "--method=gradient or hessian.",
+        shown="FILE.py[:FUNCTION]",
+    ),
+    "latency_table": Flag(
+        help="Your own times per node, CSV (node,int8_us,int16_us[,dual_int16_us]) or JSON.",
+        shown="FILE",
+    ),
+    "sensitivity": Flag(
+        help="Errors of all quantizers: sensitivity.json of `jptq sensitivity --kind=group`.",
+        shown="FILE",
+    ),
+    # --- the goal
+    "min_score": Flag(
+        help="Share of the float model's score that every score must keep; 0.99 if neither this "
+        "nor a budget is given.",
+        kind="number",
+        shown="SHARE",
+        least=0,
+    ),
+    "min_cosine": Flag(
+        help="Mean cosine similarity that every output must keep if there is no evaluator; 0.99 "
+        "if neither this nor a budget is given.",
+        kind="number",
+        shown="COSINE",
+        least=-1,
+    ),
+    "latency_budget_us": Flag(
+        help="Largest modelled latency in microseconds.", kind="number", shown="US", least=0
+    ),
+    "latency_budget_ratio": Flag(
+        help="Largest modelled latency as a multiple of all-INT8.",
+        kind="number",
+        shown="RATIO",
+        least=0,
+    ),
+    # --- how
+    "search": Flag(
+        help="How configurations are proposed: milp, or walk, which raises the worst node, then "
+        "the next.",
+        shown="NAME",
+        default="milp",
+    ),
+    "method": Flag(
+        help="How sensitivity is found: metric (exact), probe, gradient or hessian.",
+        kind="words",
+        shown="NAME",
+        default="metric",
+    ),
+    "metric": Flag(
+        help="Scores, the first decides the order: cosine-similarity, mse, mre, sqnr, chebyshev; "
+        "mse, cosine-similarity of probe; taylor, fisher of gradient.",
+        kind="words",
+        shown="NAME,...",
+    ),
+    "kind": Flag(
+        help="What is ranked: node, weight, activation, or group (what changes its type together, "
+        "as INT8 and as INT16: the input of jptq allocate).",
+        shown="KIND",
+        default="node",
+        choices=("node", "weight", "activation", "group"),
+    ),
+    "output_node": Flag(
+        help="Compare at the output of this node instead of the network's; may be repeated.",
+        kind="repeated",
+        shown="NODE",
+    ),
+    "sweep": Flag(
+        help="fast reuses what a perturbation cannot reach; naive runs the whole network for each "
+        "row.",
+        shown="NAME",
+        default="fast",
+        choices=("fast", "naive"),
+    ),
+    "compare": Flag(
+        help="Also rank exactly, and show how far the methods agree with that and what they cost.",
+        kind="switch",
+        default=False,
+    ),
+    "samples": Flag(
+        help="Samples for sensitivity, evenly taken from the folder.",
+        kind="count",
+        shown="N",
+        default=8,
+        least=1,
+    ),
+    "batch_size": Flag(help="Samples per program run.", kind="count", shown="N", least=1),
+    "seed": Flag(help="Of everything random.", kind="count", shown="N", default=0, least=0),
+    "top": Flag(
+        help="Rows of the table to print; 0 for all.", kind="count", shown="N", default=20, least=0
+    ),
+    # --- the machine
+    "device": Flag(
+        help="Where to compute; the best one there is by default.",
+        shown="NAME",
+        choices=("cpu", "gpu", "tpu"),
+    ),
+    "threads": Flag(
+        help="CPU threads of the numeric work; all by default.", kind="count", shown="N", least=1
+    ),
+    "time_limit": Flag(
+        help="No new run starts after so many seconds; the best result so far is written.",
+        kind="number",
+        shown="SECONDS",
+        least=0,
+    ),
+    "resume": Flag(
+        help="Reuse what an earlier run of the same inputs found in the output folder.",
+        kind="switch",
+        default=True,
+    ),
+    # --- what comes out
+    "out": Flag(help="Folder for the result files.", shown="FOLDER"),
+    "json": Flag(help="Print JSON instead of tables.", kind="switch", default=False),
+}
+"""Every flag of every command. Defaults that depend on the command stand in its own help."""
+
+
+def define(command: str, names: Sequence[str]) -> FlagValues:
+    """Return the flag values of a command, not parsed yet.
+
+    Args:
+      command: Name of the command.
+      names: Keys of `VOCABULARY`.
+    """
+    values: FlagValues = absl_flags.FlagValues()  # type: ignore[no-untyped-call]
+    # Flags and stray words may stand in any order, so that every stray word is found.
+    values.set_gnu_getopt(True)
+    for name in names:
+        flag = lookup(VOCABULARY, name, "flag", where=command)
+        if flag.kind == "switch":
+            absl_flags.DEFINE_boolean(name, bool(flag.default), flag.help, values, command)
+        elif flag.kind == "repeated":
+            absl_flags.DEFINE_multi_string(name, [], flag.help, values)
+        else:
+            absl_flags.DEFINE(_parser(flag), name, flag.default, flag.help, values, None, command)
+    return values
+
+
+def _parser(flag: Flag) -> absl_flags.ArgumentParser[Any]:
+    if flag.choices:
+        return absl_flags.EnumParser(list(flag.choices))
+    if flag.kind == "words":
+        return absl_flags.ListParser()
+    if flag.kind == "number":
+        return absl_flags.FloatParser(lower_bound=flag.least)
+    if flag.kind == "count":
+        return absl_flags.IntegerParser(lower_bound=flag.least)
+    return absl_flags.ArgumentParser()
+
+
+def parse(
+    command: str, names: Sequence[str], required: Sequence[str], arguments: Sequence[str]
+) -> FlagValues:
+    """Return the parsed flags of a command.
+
+    Args:
+      command: Name of the command.
+      names: Its flags.
+      required: Those that must be given.
+      arguments: What follows the command.
+
+    Raises:
+      UnknownNameError: A flag that the command does not have; the nearest ones are named.
+      ConfigError: A value that the flag cannot take, a missing flag, or a stray word.
+      StorageError: ``--flagfile`` names no readable file.
+    """
+    values = define(command, names)
+    where = f"jptq {command}"
+    try:
+        stray = values([where, *arguments])[1:]
+    except absl_flags.UnrecognizedFlagError as error:
+        known = [f"--{name}" for name in (*names, "flagfile", "help")]
+        raise UnknownNameError("flag", f"--{error.flagname}", known, where=where) from None
+    except absl_flags.CantOpenFlagFileError as error:
+        raise StorageError("--flagfile cannot be read", where=where, why=_last(error)) from None
+    except absl_flags.Error as error:
+        raise ConfigError(_last(error), where=where, hint=f"{where} --help") from None
+    if stray:
+        raise ConfigError(
+            f"unexpected argument {stray[0]!r}", where=where, hint="flags are --name=value"
+        )
+    for name in required:
+        if values[name].value is None:
+            raise ConfigError(
+                f"--{name} is missing", where=where, hint=f"--{name}={VOCABULARY[name].shown}"
+            )
+    return values
+
+
+def _last(error: Exception) -> str:
+    """Return a message of absl on one line, without its shout."""
+    return " ".join(str(error).removeprefix("ERROR:: ").split())
+
+
+def usage(command: str, doc: str, names: Sequence[str], required: Sequence[str]) -> str:
+    """Return the help of a command.
+
+    Args:
+      command: Its name.
+      doc: The docstring of its module; the first line says what it does.
+      names: Its flags.
+      required: Those that must be given; they stand first.
+    """
+    first, _, rest = doc.strip().partition("\n")
+    needed = " ".join(f"--{name}={VOCABULARY[name].shown}" for name in required)
+    lines = [first, "", f"usage: jptq {command} {needed} [flags]".replace("  ", " ")]
+    if rest.strip():
+        lines += ["", rest.strip()]
+    lines += ["", "flags:"]
+    for name in (*required, *(other for other in names if other not in required)):
+        lines += _described(name, needed=name in required)
+    lines += _entry("--flagfile=FILE", "Read flags from a file, one a line.")
+    return "\n".join(lines) + "\n"
+
+
+def _described(name: str, *, needed: bool) -> list[str]:
+    flag = VOCABULARY[name]
+    if flag.kind == "switch":
+        title, default = f"--[no]{name}", "on" if flag.default else "off"
+    else:
+        shown = "|".join(flag.choices) if flag.choices else flag.shown
+        title, default = f"--{name}={shown}", "" if flag.default is None else str(flag.default)
+    note = " Required." if needed else f" Default: {default}." if default else ""
+    return _entry(title, flag.help + note)
+
+
+def _entry(title: str, text: str) -> list[str]:
+    wrapped = textwrap.wrap(text, WIDTH - _GUTTER, break_long_words=False)
+    head = f"  {title}"
+    if len(head) >= _GUTTER:
+        return [head, *(" " * _GUTTER + line for line in wrapped)]
+    return [(head if i == 0 else "").ljust(_GUTTER) + line for i, line in enumerate(wrapped)]

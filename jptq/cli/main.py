@@ -1,0 +1,209 @@
+"""The program: finds the command, runs it, and turns whatever happens into an exit code.
+
+Exit codes: the command's own (design 3), 1 for a fault of ours, 2 for what the user can mend,
+130 and 143 if a signal ended the work, 141 if nobody reads the output any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import logging
+import os
+import platform
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from types import FrameType, ModuleType
+
+from jptq import __version__
+from jptq.cli import flags
+from jptq.errors import JptqError, StorageError
+from jptq.registry import lookup
+
+COMMANDS = {
+    "tune": "jptq.cli.tune",
+    "demo": "jptq.cli.demo",
+    "calibrate": "jptq.cli.calibrate",
+    "sensitivity": "jptq.cli.sensitivity",
+    "evaluate": "jptq.cli.evaluate",
+    "latency": "jptq.cli.latency",
+    "allocate": "jptq.cli.allocate",
+    "export": "jptq.cli.export",
+}
+"""A command is a module with a docstring (its help), ``FLAGS``, ``REQUIRED`` and ``run(flags)``."""
+
+FAULT, USAGE, INTERRUPTED, PIPE, TERMINATED = 1, 2, 130, 141, 143
+
+_HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
+
+
+class Terminated(BaseException):
+    """SIGTERM came; not an `Exception`, so that no handler of ours or of the user swallows it."""
+
+
+def entry() -> None:
+    """Run the program; what ``jptq`` starts."""
+    signal.signal(signal.SIGTERM, _on_terminate)
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command.
+
+    Args:
+      arguments: What follows the program's name.
+
+    Returns:
+      The exit code. Everything a user has to read is written.
+    """
+    with _warnings_on_stderr():
+        try:
+            code = _dispatch(arguments)
+            sys.stdout.flush()
+        except JptqError as error:
+            code = _refuse(error)
+        except KeyboardInterrupt:
+            code = _say("interrupted" + _kept(arguments), INTERRUPTED)
+        except Terminated:
+            code = _say("terminated" + _kept(arguments), TERMINATED)
+        except BrokenPipeError:
+            # What is left in the buffer would raise again when Python exits.
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = PIPE
+        except Exception as error:
+            known = _understood(error)
+            code = _refuse(known) if known is not None else _report_fault(error, arguments)
+    return code
+
+
+def overview() -> str:
+    """Return the list of commands with a line each."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [
+        f"jptq {__version__}: mixed-precision post-training quantization of ONNX networks",
+        "",
+        "usage: jptq COMMAND [flags]",
+        "",
+        "commands:",
+    ]
+    for name in COMMANDS:
+        first = (_command(name).__doc__ or "").strip().partition("\n")[0]
+        lines.append(f"  {name:<{width}}{first}")
+    lines += ["", "jptq COMMAND --help shows the flags of a command; start with jptq demo."]
+    return "\n".join(lines) + "\n"
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in (*_HELP, "help"):
+        sys.stdout.write(overview())
+        return 0
+    if arguments[0] == "--version":
+        sys.stdout.write(f"jptq {__version__}\n")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    lookup(COMMANDS, name, "command")
+    command = _command(name)
+    if any(argument in _HELP for argument in rest):
+        sys.stdout.write(flags.usage(name, command.__doc__ or "", command.FLAGS, command.REQUIRED))
+        return 0
+    values = flags.parse(name, command.FLAGS, command.REQUIRED, rest)
+    return int(command.run(values))
+
+
+def _command(name: str) -> ModuleType:
+    return importlib.import_module(COMMANDS[name])
+
+
+def _on_terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _kept(arguments: Sequence[str]) -> str:
+    """Say whether the interrupted command can go on; it was a known one, or it would not run."""
+    resumes = bool(arguments) and "resume" in _command(arguments[0]).FLAGS
+    return "; what is finished is kept, the same command goes on from there" if resumes else ""
+
+
+def _say(text: str, code: int) -> int:
+    sys.stderr.write(f"jptq: {text}\n")
+    return code
+
+
+def _refuse(error: JptqError) -> int:
+    sys.stderr.write(f"jptq: error: {error}\n")
+    return error.exit_code
+
+
+def _understood(error: Exception) -> JptqError | None:
+    """Return what to say of a failure of the machine; None if it is a fault of ours."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(
+            f"cannot write {error.filename or 'a file'}",
+            why=error.strerror or str(error),
+            hint="free space or choose another --out",
+        )
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return JptqError(
+            "out of memory",
+            why=str(error).partition("\n")[0],
+            hint="a smaller --batch_size, or another --device",
+        )
+    return None
+
+
+def _report_fault(error: Exception, arguments: Sequence[str]) -> int:
+    """Write all that a maintainer needs to a file and ask for it in one line."""
+    packages = ("jax", "jaxlib", "numpy", "onnx", "onnx-ir", "scipy", "absl-py", "rich")
+    text = "\n".join(
+        [
+            f"jptq {__version__}, Python {platform.python_version()}, {platform.platform()}",
+            ", ".join(f"{name} {_version(name)}" for name in packages),
+            "jptq " + " ".join(arguments),
+            "",
+            "".join(traceback.format_exception(error)),
+        ]
+    )
+    name = time.strftime("jptq-error-%Y%m%d-%H%M%S.txt")
+    written = "this output"
+    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+        try:
+            (folder / name).write_text(text, encoding="utf-8")
+        except OSError:
+            continue
+        written = str(folder / name)
+        break
+    else:
+        sys.stderr.write(text)
+    last = traceback.format_exception_only(error)[-1].strip()
+    return _say(f"internal error: {last}\n  please send {written} to the authors of jptq", FAULT)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@contextlib.contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """Show warnings of the library in one form, on stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("jptq: warning: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logger = logging.getLogger("jptq")
+    logger.addHandler(handler)
+    propagated, logger.propagate = logger.propagate, False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated

@@ -1,0 +1,170 @@
+"""Rank nodes or quantizers by how much the outputs suffer if only they are quantized.
+
+Takes a float model, which is calibrated first, or a calibrated one. Several --method print a table
+each; --compare shows how far they agree with the exact ranking and what they cost. With --out,
+sensitivity.json is written (of several methods: sensitivity_<method>.json).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jptq.cli import inputs, output, progress
+from jptq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from absl.flags import FlagValues
+
+    from jptq.cli.progress import Progress
+    from jptq.report import Table
+    from jptq.results import SensitivityTable
+    from jptq.sensitivity import Agreement
+    from jptq.tuning import Prepared
+
+FLAGS = (
+    "model",
+    "calibration_data",
+    "kind",
+    "method",
+    "metric",
+    "compare",
+    "output_node",
+    "sweep",
+    "loss",
+    "samples",
+    "seed",
+    "top",
+    *inputs.PREPARE[2:],
+    "out",
+    "json",
+)
+REQUIRED = ("model", "calibration_data")
+
+
+def run(flags: FlagValues) -> int:
+    """Rank and print."""
+    out = None if flags.out is None else output.folder(flags.out)
+    methods = tuple(dict.fromkeys(flags.method))
+    if not methods:
+        raise ConfigError("--method names none")
+    with progress.bars() as shown:
+        prepared = inputs.prepared(flags, shown)
+        tables = [_ranked(flags, prepared, method, shown) for method in methods]
+        agreements = _agreements(flags, prepared, tables, shown) if flags.compare else []
+    if out is not None:
+        for table in tables:
+            name = "sensitivity" if len(tables) == 1 else f"sensitivity_{table.method}"
+            table.save(Path(out) / f"{name}.json")
+    if flags.json:
+        output.print_json(_json(tables, agreements))
+        return 0
+    for table in tables:
+        _print(table, prepared, top=flags.top)
+    if agreements:
+        output.print_tables([_agreement_table(agreements)])
+    return 0
+
+
+def _ranked(
+    flags: FlagValues, prepared: Prepared, method: str, shown: Progress, *, metrics: Any = None
+) -> SensitivityTable:
+    from jptq import sensitivity
+    from jptq.tuning import api
+
+    loss = None
+    if flags.loss is not None and method in ("gradient", "hessian"):
+        loss = sensitivity.load_loss(flags.loss)
+    elif flags.loss is not None and len(flags.method) == 1:
+        raise ConfigError(f"--loss with --method={method}", hint="gradient and hessian take one")
+    return api.rank_nodes(
+        prepared,
+        kind=flags.kind,
+        method=method,
+        metrics=tuple(metrics or flags.metric or ()),
+        samples=flags.samples,
+        seed=flags.seed,
+        loss=loss,
+        output_nodes=flags.output_node,
+        sweep=flags.sweep if method == "metric" else "fast",
+        progress=shown,
+    )
+
+
+def _agreements(
+    flags: FlagValues, prepared: Prepared, tables: list[SensitivityTable], shown: Progress
+) -> list[Agreement]:
+    """Return how far each table agrees with the exact one by its own metric, or by MSE."""
+    from jptq import sensitivity
+
+    wanted = {name for table in tables for name in table.metrics} | {"mse"}
+    metrics = [name for name in sensitivity.METRICS_OF["metric"] if name in wanted]
+    exact = _ranked(flags, prepared, "metric", shown, metrics=metrics)
+    return [
+        sensitivity.compare(table, exact) for table in tables if table.method != exact.method
+    ] + [sensitivity.compare(exact, exact, metric="mse")]
+
+
+def _print(table: SensitivityTable, prepared: Prepared, *, top: int) -> None:
+    from jptq.report import sensitivity_table
+
+    kept = table.take(table.order()[:top] if top else table.order())
+    output.print_text(sensitivity_table(kept, before=_columns(kept, prepared)).lstrip("\n"))
+    left = len(table.rows) - len(kept.rows)
+    metrics = f"{table.method}, {table.samples} samples, outputs {', '.join(table.outputs)}"
+    more = f"{left} more rows: --top=0; " if left else ""
+    output.print_paragraph(f"({more}{metrics})", indent="")
+    for note in table.notes:
+        output.print_paragraph(note, indent="  ")
+    output.print_text("")
+
+
+def _columns(table: SensitivityTable, prepared: Prepared) -> dict[str, list[object]]:
+    """Return what the vendor prints beside quantizers: their node, threshold and type."""
+    if table.kind not in ("weight", "activation"):
+        return {}
+    owners = prepared.plan.owners
+    columns: dict[str, list[object]] = {
+        "node": [owners[name][0] if owners[name] else "" for name in table.rows]
+    }
+    if table.kind == "activation":
+        columns["threshold"] = [
+            str(round(float(max(prepared.thresholds[name])), 5)) for name in table.rows
+        ]
+        columns["qtype"] = [prepared.configured[name] for name in table.rows]
+    return columns
+
+
+def _agreement_table(agreements: list[Agreement]) -> Table:
+    from jptq.report import Table
+
+    fastest = agreements[-1].seconds
+    return Table(
+        title="Agreement with the exact ranking (measured here, compilation included)",
+        header=("method", "score", "rank correlation", "worst found", "seconds", "of exact"),
+        rows=tuple(
+            (
+                one.method,
+                one.metric,
+                "-" if math.isnan(one.spearman) else f"{one.spearman:.3f}",
+                f"{one.worst_in} of {one.worst} in first {one.first}",
+                f"{one.seconds:.1f}",
+                f"{one.seconds / fastest:.2f}" if fastest else "-",
+            )
+            for one in agreements
+        ),
+        align=("left", "left", "right", "right", "right", "right"),
+    )
+
+
+def _json(tables: list[SensitivityTable], agreements: list[Agreement]) -> dict[str, Any]:
+    import dataclasses
+
+    content: dict[str, Any] = {"tables": [table.to_json() for table in tables]}
+    if agreements:
+        content["agreement"] = [
+            {k: None if v != v else v for k, v in dataclasses.asdict(one).items()}
+            for one in agreements
+        ]
+    return content

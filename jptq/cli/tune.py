@@ -1,0 +1,181 @@
+"""Find the cheapest mixed precision that keeps your score, and verify it.
+
+Ranks every quantizer, proposes configurations, runs them, and lowers again what the goal does not
+need. Writes quant_config.json and calibrated_model.onnx for the vendor's tools, qdq_model.onnx for
+any ONNX runtime, and report.md with the measured front, to --out (default: tuned_<model>).
+
+Exit codes: 0 goal met; 3 not met; 4 budget below the least latency; 5 --time_limit reached. The
+best result is written in each case.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jptq.cli import inputs, machine, output, progress
+from jptq.errors import ConfigError
+from jptq.registry import lookup
+
+if TYPE_CHECKING:
+    from absl.flags import FlagValues
+
+    from jptq.results import Report
+    from jptq.tuning import Options
+
+GOAL = (
+    "min_score",
+    "min_cosine",
+    "latency_budget_us",
+    "latency_budget_ratio",
+)
+
+SEARCH = (
+    "search",
+    "method",
+    "loss",
+    "samples",
+    "batch_size",
+    "seed",
+    "device",
+    "threads",
+    "time_limit",
+    "resume",
+    "out",
+    "json",
+)
+
+FLAGS = (
+    "model",
+    "calibration_data",
+    "evaluator",
+    *GOAL,
+    "march",
+    "quant_config",
+    "latency_table",
+    "input_shape",
+    *SEARCH,
+)
+REQUIRED = ("model", "calibration_data")
+
+
+def run(flags: FlagValues) -> int:
+    """Tune, print the result, and return how it ended."""
+    return tuned(
+        flags,
+        model=Path(flags.model),
+        calibration_data=Path(flags.calibration_data),
+        evaluator=flags.evaluator,
+        out=inputs.beside(flags, "tuned"),
+        quant_config=flags.quant_config,
+        latency_table=flags.latency_table,
+        input_shape=flags.input_shape,
+    )
+
+
+def tuned(
+    flags: FlagValues,
+    *,
+    model: Path,
+    calibration_data: Path,
+    evaluator: str | None,
+    out: Path,
+    quant_config: str | None = None,
+    latency_table: str | None = None,
+    input_shape: tuple[str, ...] = (),
+) -> int:
+    """Tune a network; flags of `GOAL`, `SEARCH` and ``march`` are read from ``flags``."""
+    out = output.folder(out)
+    refuse_contradictions(flags, has_evaluator=evaluator is not None)
+    shapes = inputs.shapes(input_shape)
+    machine.settle(flags.device, flags.threads)
+    from jptq import tuning
+
+    asked = options(flags)
+    with progress.bars() as shown:
+        report = tuning.tune(
+            model,
+            calibration_data,
+            out=out,
+            march=flags.march,
+            evaluator=evaluator,
+            quant_config=quant_config,
+            options=asked,
+            input_shapes=shapes,
+            measured_latency=latency_table,
+            resume=flags.resume,
+            flags={name: flags[name].value for name in flags if flags[name].present},
+            progress=shown,
+            **inputs.batch(flags),
+        )
+    show(report, out, as_json=flags.json)
+    return int(report.outcome)
+
+
+def refuse_contradictions(flags: FlagValues, *, has_evaluator: bool) -> None:
+    """Refuse flags of the goal that would have no effect.
+
+    Raises:
+      ConfigError: Names them.
+    """
+    if flags.min_score is not None and not has_evaluator:
+        raise ConfigError(
+            "--min_score needs --evaluator", hint="without one, --min_cosine bounds the outputs"
+        )
+    if flags.min_cosine is not None and has_evaluator:
+        raise ConfigError(
+            "--min_cosine with --evaluator",
+            why="the score decides where there is one",
+            hint="leave one of them out",
+        )
+    if flags.latency_budget_us is not None and flags.latency_budget_ratio is not None:
+        raise ConfigError(
+            "both --latency_budget_us and --latency_budget_ratio are given", hint="give one"
+        )
+    if flags.min_cosine is not None and flags.min_cosine > 1:
+        raise ConfigError(f"--min_cosine={flags.min_cosine} is above 1")
+
+
+def options(flags: FlagValues) -> Options:
+    """Return the goal and how to search; names are checked before any work is done.
+
+    Raises:
+      UnknownNameError: A method or search that does not exist.
+      ConfigError: ``--loss`` cannot be loaded, or the method takes none.
+    """
+    from jptq import sensitivity, tuning
+
+    method = inputs.one(flags, "method")
+    lookup(sensitivity.METHODS, method, "method", where="--method")
+    lookup(dict.fromkeys(tuning.SEARCHES), flags.search, "search", where="--search")
+    if flags.loss is not None and method not in ("gradient", "hessian"):
+        raise ConfigError(f"--loss with --method={method}", hint="gradient and hessian take one")
+    budgeted = flags.latency_budget_us is not None or flags.latency_budget_ratio is not None
+    bounded = flags.min_score is not None or flags.min_cosine is not None
+    return tuning.Options(
+        **({"min_score": flags.min_score} if flags.min_score is not None else {}),
+        **({"min_cosine": flags.min_cosine} if flags.min_cosine is not None else {}),
+        latency_budget_us=flags.latency_budget_us,
+        latency_budget_ratio=flags.latency_budget_ratio,
+        quality=bounded or not budgeted,
+        method=method,
+        search=flags.search,
+        samples=flags.samples,
+        seed=flags.seed,
+        loss=None if flags.loss is None else sensitivity.load_loss(flags.loss),
+        time_limit_s=flags.time_limit,
+    )
+
+
+def show(report: Report, out: Path, *, as_json: bool) -> None:
+    """Print what was found."""
+    from jptq.report import tables
+
+    if as_json:
+        output.print_json(report.to_json())
+        return
+    output.print_tables(tables(report))
+    output.print_paragraph(report.headline)
+    for note in report.notes:
+        output.print_paragraph(note, indent="  ")
+    output.print_paragraph(f"Written to {out}: report.md, quant_config.json, calibrated_model.onnx")
