@@ -1,4 +1,4 @@
-"""Where the numeric work runs: settled before JAX starts."""
+"""Where the numeric work runs, settled before JAX starts, and where its programs are kept."""
 
 from __future__ import annotations
 
@@ -25,8 +25,14 @@ def settle(device: str | None, threads: int | None) -> None:
         # The size of XLA:CPU's thread pool; OpenMP and BLAS have their own.
         for name in ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ[name] = str(threads)
-    if device is None:
-        return
+    if device is not None:
+        _use(device)
+    from jptq.engine.cache import enable_compilation_cache
+
+    enable_compilation_cache()
+
+
+def _use(device: str) -> None:
     if "jax" not in sys.modules:
         os.environ["JAX_PLATFORMS"] = _PLATFORMS[device]
     import jax

@@ -76,14 +76,13 @@ def print_tables(tables: Iterable[Table]) -> None:
             continue
         grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
         for index, (heading, align) in enumerate(zip(table.header, table.align, strict=True)):
-            # Numbers are never broken; the last column takes what is left.
-            last = index == len(table.header) - 1 and align == "left"
+            # Headings may be broken, numbers never.
+            widest = max(len(row[index]) for row in table.rows)
             grid.add_column(
                 Text(heading),
                 justify=align,
-                no_wrap=align == "right",
+                min_width=widest if align == "right" else None,
                 overflow="fold",
-                ratio=1 if last else None,
             )
         for row in table.rows:
             grid.add_row(*(Text(cell) for cell in row))

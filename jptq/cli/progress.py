@@ -49,13 +49,13 @@ def bars() -> Iterator[Progress]:
     def progress(step: str, done: int, total: int) -> None:
         line = step if total else step.partition(" ")[0]
         if line not in shown:
-            shown[line] = display.add_task(line)
-        display.update(
-            shown[line],
-            description=f"{step[:_TITLE]:<{_TITLE}}",
-            completed=done,
-            total=total or None,
-        )
+            # Steps follow each other: the ones before are over, whether they said so or not.
+            for task in display.tasks:
+                display.update(task.id, completed=task.total or task.completed)
+                display.stop_task(task.id)
+            shown[line] = display.add_task(line, total=total or None)
+        title = step if len(step) <= _TITLE else step[: _TITLE - 3] + "..."
+        display.update(shown[line], description=f"{title:<{_TITLE}}", completed=done)
 
     with display:
         yield progress

@@ -175,7 +175,7 @@ def show(report: Report, out: Path, *, as_json: bool) -> None:
         output.print_json(report.to_json())
         return
     output.print_tables(tables(report))
-    output.print_paragraph(report.headline)
+    output.print_paragraph(f"{report.outcome.verdict} {report.headline}")
     for note in report.notes:
         output.print_paragraph(note, indent="  ")
     output.print_paragraph(f"Written to {out}: report.md, quant_config.json, calibrated_model.onnx")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ from jptq.errors import ShapeError
 from jptq.ir.model import Model
 from jptq.quant.assign import Table
 from jptq.quant.plan import Plan
+
+T = TypeVar("T")
 
 Feeds: TypeAlias = Mapping[str, np.ndarray]
 """One sample, or S samples with a leading axis where a function says so."""
@@ -42,6 +44,14 @@ class Compilations:
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
+        self._programs: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what ``make`` made when ``key`` was first asked for: programs outlive a call."""
+        if key not in self._programs:
+            self._programs[key] = make()
+        found: T = self._programs[key]
+        return found
 
     @property
     def total(self) -> int:

@@ -7,9 +7,7 @@ of shifted products (``tools/bench lowerings``).
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -17,6 +15,7 @@ import numpy as np
 from jax import Array, lax
 
 from jptq.ops import windows
+from jptq.ops.depthwise import sliding_product
 from jptq.ops.registry import lowering, op
 from jptq.ops.traits import Cost, Ints, Traits
 
@@ -154,22 +153,9 @@ def shift_and_add(
     Returns:
       ``[N, *spatial_out, C * multiplier]``.
     """
-    kernel, channels = w.shape[:-1], w.shape[-1]
-    lengths = windows.output_lengths(
-        x.shape[1:-1], kernel, strides, dilations, ((0, 0),) * len(kernel)
-    )
-    multiplier = channels // group
-
-    def shifted(tap: Ints) -> Array:
-        starts = [t * d for t, d in zip(tap, dilations, strict=True)]
-        ends = [
-            start + (length - 1) * stride + 1
-            for start, length, stride in zip(starts, lengths, strides, strict=True)
-        ]
-        part = lax.slice(x, (0, *starts, 0), (x.shape[0], *ends, x.shape[-1]), (1, *strides, 1))
-        return part if multiplier == 1 else jnp.repeat(part, multiplier, axis=-1)
-
-    return functools.reduce(operator.add, (shifted(tap) * w[tap] for tap in np.ndindex(*kernel)))
+    multiplier = w.shape[-1] // group
+    repeated = x if multiplier == 1 else jnp.repeat(x, multiplier, axis=-1)
+    return sliding_product(repeated, w, strides, dilations)
 
 
 def _is_depthwise(

@@ -8,17 +8,10 @@ from collections.abc import Iterable, Sequence
 
 from jptq.report import terminal, text, wording
 from jptq.report.terminal import RIGHT, Align
-from jptq.results import Outcome, OutputError, Report, Spread
+from jptq.results import OutputError, Report, Spread
 
 HEAD = 20
 """Rows of the ranking that are printed."""
-
-OUTCOMES = {
-    Outcome.MET: "Goal met.",
-    Outcome.NOT_MET: "Goal not met: this is the best that was found.",
-    Outcome.BUDGET_TOO_SMALL: "The latency budget is below what any configuration reaches.",
-    Outcome.OUT_OF_TIME: "Stopped by the time limit: this is the best so far.",
-}
 
 PICTURES = {
     "pareto": "Measured quality against modelled latency of everything that was run",
@@ -81,7 +74,7 @@ def _answer(report: Report) -> list[str]:
         )
     blocks = [
         f"# {_plain(report.model)} on {_plain(report.march)}",
-        f"**{OUTCOMES[report.outcome]}** {report.headline}",
+        f"**{report.outcome.verdict}** {report.headline}",
     ]
     if rows:
         header = ("goal", "asked for", "reached", "")

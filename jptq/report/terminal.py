@@ -7,7 +7,7 @@ from typing import Literal
 
 from jptq.report import wording
 from jptq.report.text import shorten
-from jptq.results import Report
+from jptq.results import Evaluation, Report
 
 MOST_RAISED = 12
 """Raised nodes that the terminal shows; the others are in ``report.md``."""
@@ -46,10 +46,10 @@ def compared(report: Report) -> Table:
     """Return the configurations side by side: scores, cosine, latency, share of INT16."""
     columns = wording.configurations(report)
     quantized = [evaluation for _, evaluation in columns[1:]]
-    rows = [
-        (f"{task} (measured)", *(wording.scored(evaluation, task) for _, evaluation in columns))
-        for task in report.floating.scores
-    ]
+    rows: list[tuple[str, ...]] = []
+    for task in report.floating.scores:
+        rows.append((f"{task} (measured)", *(wording.score(e.scores[task]) for _, e in columns)))
+        rows.append(("  share of float", *(_share(e, task) for _, e in columns)))
     rows += [
         ("least mean cosine (measured)", *(wording.min_cosine(e) for _, e in columns)),
         ("latency, µs (modelled)", *(wording.micros(e.time_us) for _, e in columns)),
@@ -61,12 +61,16 @@ def compared(report: Report) -> Table:
         ("nodes raised", wording.NONE, *(str(e.raised) for e in quantized)),
     ]
     return Table(
-        title=f"{report.model} on {report.march}"
-        + (" (share of float in brackets)" if report.floating.scores else ""),
+        title=f"{report.model} on {report.march}",
         header=("", *(name for name, _ in columns)),
         rows=tuple(rows),
         align=("left", *(RIGHT,) * len(columns)),
     )
+
+
+def _share(evaluation: Evaluation, task: str) -> str:
+    share = evaluation.shares.get(task)
+    return wording.NONE if share is None else wording.percent(share)
 
 
 def outputs(report: Report) -> Table:
@@ -100,13 +104,13 @@ def outputs(report: Report) -> Table:
 
 
 def raised(report: Report) -> Table:
-    """Return the nodes that do not run as INT8, with the reason for each."""
+    """Return the nodes that do not run as INT8; the reason for each is in ``report.md``."""
     rows = [
         (
             shorten(node.node, NAME_WIDTH),
             node.candidate,
-            f"+{wording.micros(node.cost_us)}",
-            node.why,
+            f"{node.rank} of {len(report.sensitivity.rows)}",
+            f"{node.cost_us:+.2f}",
         )
         for node in report.raised[:MOST_RAISED]
     ]
@@ -115,7 +119,7 @@ def raised(report: Report) -> Table:
         rows.append((f"and {rest} more in report.md", "", "", ""))
     return Table(
         title="Nodes that run finer than INT8" if rows else "Every node runs as INT8",
-        header=("node", "runs as", "µs (modelled)", "why"),
+        header=("node", "runs as", "rank by its own error", "µs (modelled)"),
         rows=tuple(rows),
-        align=("left", "left", "right", "left"),
+        align=("left", "left", "right", "right"),
     )

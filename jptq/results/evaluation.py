@@ -51,8 +51,11 @@ class Comparison:
 
     @property
     def min_cosine(self) -> float:
-        """The least mean cosine of any output: what ``--min_cosine`` bounds."""
-        return min(output.cosine.mean for output in self.outputs)
+        """The least mean cosine of any output: what ``--min_cosine`` bounds.
+
+        Outputs of integers (an ArgMax) have none: 1 if there are no others.
+        """
+        return min((output.cosine.mean for output in self.outputs), default=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,16 @@ class Outcome(enum.IntEnum):
     BUDGET_TOO_SMALL = 4
     OUT_OF_TIME = 5
 
+    @property
+    def verdict(self) -> str:
+        """A sentence for a person."""
+        return {
+            Outcome.MET: "Goal met.",
+            Outcome.NOT_MET: "Goal not met: this is the best that was found.",
+            Outcome.BUDGET_TOO_SMALL: "The budget is below the least reachable latency.",
+            Outcome.OUT_OF_TIME: "Stopped by the time limit: this is the best so far.",
+        }[self]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Goal:

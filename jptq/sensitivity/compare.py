@@ -17,7 +17,7 @@ class Agreement:
     Attributes:
       method: Of the ranking.
       metric: Of the ranking.
-      spearman: Rank correlation of badness.
+      spearman: Rank correlation of badness; NaN where one of the two has no order.
       worst_in: How many of the reference's `worst` rows stand in the ranking's first `first`.
       worst: Size of the reference's head (10).
       first: Size of the ranking's head (20).
@@ -78,15 +78,12 @@ def compare(
     if name == other and name != "cosine-similarity":
         positive = known & (theirs > 0) & (mine > 0)
         ratio = float(np.median(mine[positive] / theirs[positive])) if positive.any() else None
-    spearman = (
-        float(stats.spearmanr(mine[known], theirs[known]).statistic)
-        if known.sum() > 2
-        else float("nan")
-    )
+    ordered = known.sum() > 2 and np.ptp(mine[known]) > 0 and np.ptp(theirs[known]) > 0
+    spearman = stats.spearmanr(mine[known], theirs[known]).statistic if ordered else np.nan
     return Agreement(
         method=table.method,
         metric=name,
-        spearman=spearman,
+        spearman=float(spearman),
         worst_in=len(head),
         worst=min(worst, len(shared)),
         first=first,

@@ -7,6 +7,7 @@ that several rows share. The numbers are those of `naive`, up to values on a rou
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -44,7 +45,7 @@ def rank(
     samples: SampleSet,
     *,
     metrics: Sequence[str],
-    segmented: Segmented | None = None,
+    segments: int = SEGMENTS,
     lanes: int = LANES,
     progress: Progress = lambda done, total: None,
 ) -> SensitivityTable:
@@ -57,7 +58,7 @@ def rank(
       rows: What to switch on, under which candidates, compared at which outputs.
       samples: S samples; memory does not depend on S.
       metrics: M names.
-      segmented: To reuse compiled segments between calls.
+      segments: Pieces that the program is cut into.
       lanes: Rows that share a float program run.
       progress: Called after every row.
 
@@ -67,7 +68,9 @@ def rank(
     started = time.perf_counter()
     plan = runner.program.plan
     assert plan is not None
-    pieces = segmented or Segmented(runner.program, SEGMENTS, runner.compilations)
+    pieces = runner.compilations.once(
+        ("segments", segments), lambda: Segmented(runner.program, segments, runner.compilations)
+    )
     sweep = _Sweep(runner, pieces, lanes)
     tables = rows.tables(plan, thresholds, base)
     packed = [runner.pack(t).weights for t in tables]
@@ -103,6 +106,12 @@ def rank(
     )
 
 
+@functools.cache
+def _moments() -> Callable[[Array, Array], Array]:
+    """Return the comparison of ``[S, ...]`` with ``[L, S, ...]``; one for all sweeps."""
+    return similarity.jitted(jax.vmap(jax.vmap(similarity.moments, (0, 0)), (None, 0)))
+
+
 class _Sweep:
     """One batch of samples through all rows."""
 
@@ -110,7 +119,6 @@ class _Sweep:
         self.runner = runner
         self.pieces = pieces
         self.lanes = lanes
-        self._moments = similarity.jitted(jax.vmap(jax.vmap(similarity.moments, (0, 0)), (None, 0)))
 
     def run(
         self,
@@ -191,7 +199,7 @@ class _Sweep:
         full = lanes + [lanes[-1]] * (self.lanes - len(lanes))
         out: dict[tuple[int, int], dict[str, Array]] = {(x.row, x.candidate): {} for x in lanes}
         for name in rows.outputs:
-            sums = self._moments(floats[name], jnp.stack([lane.state[name] for lane in full]))
+            sums = _moments()(floats[name], jnp.stack([lane.state[name] for lane in full]))
             for i, lane in enumerate(lanes):
                 if name in rows.reached[lane.row]:
                     out[lane.row, lane.candidate][name] = sums[i]

@@ -65,18 +65,20 @@ def rank(
     assert plan is not None
     tables = [jax.tree.map(jnp.asarray, t) for t in rows.tables(plan, thresholds, base)]
     weights = quantization_errors(runner, tables)
-    backward = runner.compilations.jit(
-        "gradient", _backward(Gates(runner.program, len(tables)), loss)
+    gates = Gates(runner.program, len(tables))
+    backward = runner.compilations.once(
+        ("gradient", len(tables), loss),
+        lambda: runner.compilations.jit("gradient", _backward(gates, loss)),
     )
     # The default loss needs a quantized base point: the first candidate's.
     packed = (runner.float_weights if loss is not None else runner.pack(tables[0])).weights
     found = []
-    for start in range(0, len(samples), runner.batch):
-        chunk = [samples[i] for i in range(start, min(start + runner.batch, len(samples)))]
-        feeds = {n: np.stack([f[n] for f in chunk]) for n in chunk[0]}
-        floats = runner.run(runner.float_weights, {n: feeds[n] for n in runner.program.inputs})
-        found.append(np.asarray(backward(packed, weights, tables, feeds, floats)))
-        progress(min(start + runner.batch, len(samples)), len(samples))
+    done = 0
+    for feeds, count in runner.batches(samples):
+        floats = runner.run(runner.float_weights, feeds)
+        found.append(np.asarray(backward(packed, weights, tables, feeds, floats))[:count])
+        done += count
+        progress(done, len(samples))
     slopes = np.concatenate(found)
     by_row = np.stack(
         [

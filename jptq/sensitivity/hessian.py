@@ -67,16 +67,21 @@ def rank(
     assert plan is not None
     tables = [jax.tree.map(jnp.asarray, t) for t in rows.tables(plan, thresholds, base)]
     gates = Gates(runner.program, 1)
-    product = runner.compilations.jit("hessian product", _product(gates, loss))
-    squared = runner.compilations.jit("squared errors", _squared_errors(gates))
+    product = runner.compilations.once(
+        ("hessian product", loss),
+        lambda: runner.compilations.jit("hessian product", _product(gates, loss)),
+    )
+    squared = runner.compilations.once(
+        "squared errors",
+        lambda: runner.compilations.jit("squared errors", _squared_errors(gates)),
+    )
     packed = runner.float_weights.weights
     keys = [key for key, slot in runner.program.slots.items() if slot.calibration is not None]
     traces, errors = [], []
-    starts = range(0, len(samples), runner.batch)
-    for start in starts:
-        chunk = [samples[i] for i in range(start, min(start + runner.batch, len(samples)))]
-        feeds = {n: np.stack([f[n] for f in chunk]) for n in chunk[0]}
-        floats = runner.run(runner.float_weights, {n: feeds[n] for n in runner.program.inputs})
+    done = 0
+    for feeds, count in runner.batches(samples):
+        floats = runner.run(runner.float_weights, feeds)
+        size = next(iter(feeds.values())).shape[0]
         per_probe = []
         for number in range(probes):
             signs = {
@@ -85,13 +90,14 @@ def rank(
                 )
                 for k in keys
             }
-            seeds = jnp.stack(
-                [prng.key(seed, "hessian", number, start + i) for i in range(len(chunk))]
-            )
-            per_probe.append(np.asarray(product(packed, [signs], feeds, floats, seeds)))
+            seeds = jnp.stack([prng.key(seed, "hessian", number, done + i) for i in range(size)])
+            found = product(packed, [signs], feeds, floats, seeds)
+            per_probe.append(np.asarray(found)[:count])
         traces.append(np.stack(per_probe, axis=1))
-        errors.append(np.stack([np.asarray(squared(packed, t, feeds)) for t in tables], axis=1))
-        progress(start + len(chunk), len(samples))
+        squares = [np.asarray(squared(packed, t, feeds))[:count] for t in tables]
+        errors.append(np.stack(squares, axis=1))
+        done += count
+        progress(done, len(samples))
     trace = np.concatenate(traces).astype(np.float64)  # [S, P, K]
     features = np.concatenate(errors).astype(np.float64).mean(0)  # [Q, K]
     mean_error = features + _weight_errors(runner, tables)

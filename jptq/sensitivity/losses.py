@@ -26,6 +26,13 @@ def output_error(floats: Mapping[str, Array]) -> Loss:
             for n in outputs
             if jnp.issubdtype(outputs[n].dtype, jnp.floating)
         ]
+        if not errors:
+            raise ConfigError(
+                "no output that is compared has a derivative",
+                where=", ".join(outputs),
+                why="all of them are integers",
+                hint="cut the network before them (--output_node), or rank with --method=metric",
+            )
         return sum(errors[1:], errors[0]) / len(errors)
 
     return loss

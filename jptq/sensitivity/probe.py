@@ -76,28 +76,25 @@ def rank(
     weights = quantization_errors(runner, tables)
     gates = Gates(runner.program, len(tables))
     outputs = [name for name in rows.outputs if name in runner.program.outputs]
-    backward = runner.compilations.jit(
-        f"probe {len(tables)}", _backward(gates, outputs), static_argnums=(5,)
+    aligned = "cosine-similarity" in metrics
+    backward = runner.compilations.once(
+        ("probe", len(tables), tuple(outputs), aligned),
+        lambda: runner.compilations.jit("probe", _backward(gates, outputs, aligned=aligned)),
     )
     packed = runner.float_weights.weights
     rounds = max(1, probes // ROUND)
-    batches = list(range(0, len(samples), runner.batch))
+    batches = -(-len(samples) // runner.batch)
     found: list[_Probed] = []
     drawn = 0
     for number in range(rounds):
-        parts = []
-        for start in batches:
-            chunk = [samples[i] for i in range(start, min(start + runner.batch, len(samples)))]
-            feeds = {n: np.stack([f[n] for f in chunk]) for n in runner.program.inputs}
-            keys = jnp.stack(
-                [prng.key(seed, "probe", number, start + i) for i in range(len(chunk))]
-            )
-            # The aligned directions y/|y| need one pass only.
-            aligned = number == 0 and "cosine-similarity" in metrics
-            parts.append(
-                jax.tree.map(np.asarray, backward(packed, weights, tables, feeds, keys, aligned))
-            )
-            progress(len(parts) + number * len(batches), rounds * len(batches))
+        parts: list[_Probed] = []
+        for feeds, count in runner.batches(samples):
+            first = len(parts) * runner.batch
+            size = next(iter(feeds.values())).shape[0]
+            keys = jnp.stack([prng.key(seed, "probe", number, first + i) for i in range(size)])
+            pulled = backward(packed, weights, tables, feeds, keys)
+            parts.append({name: np.asarray(value)[:count] for name, value in pulled.items()})
+            progress(len(parts) + number * batches, rounds * batches)
         found.append({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
         drawn += ROUND
         if number and number % 2 and _settled(found, rows, plan.index):
@@ -123,8 +120,13 @@ _Probed = dict[str, np.ndarray]
 """``mse``, ``cosine-similarity``: float[S, P, O', Q, K]; ``aligned``: float[S, O, Q, K]."""
 
 
-def _backward(gates: Gates, outputs: Sequence[str]) -> Callable[..., dict[str, Array]]:
-    """Return the program that pulls sign vectors back to the gates, over a batch of samples."""
+def _backward(
+    gates: Gates, outputs: Sequence[str], *, aligned: bool
+) -> Callable[..., dict[str, Array]]:
+    """Return the program that pulls sign vectors back to the gates, over a batch of samples.
+
+    ``aligned`` adds the directions ``y/|y|``, one per output, that the cosine needs.
+    """
 
     def one(
         packed: Mapping[str, Array],
@@ -132,7 +134,6 @@ def _backward(gates: Gates, outputs: Sequence[str]) -> Callable[..., dict[str, A
         tables: Sequence[Table],
         feeds: Mapping[str, Array],
         key: Array,
-        aligned: bool,
     ) -> dict[str, Array]:
         plan = gates.program.plan
         assert plan is not None
@@ -185,9 +186,8 @@ def _backward(gates: Gates, outputs: Sequence[str]) -> Callable[..., dict[str, A
         tables: Sequence[Table],
         feeds: Mapping[str, Array],
         keys: Array,
-        aligned: bool,
     ) -> dict[str, Array]:
-        return jax.vmap(lambda f, k: one(packed, weights, tables, f, k, aligned))(feeds, keys)
+        return jax.vmap(lambda f, k: one(packed, weights, tables, f, k))(feeds, keys)
 
     return batch
 
@@ -229,4 +229,6 @@ def _settled(found: Sequence[_Probed], rows: Rows, index: Mapping[str, int]) -> 
     squares = np.concatenate([_rows(f["mse"], rows, index)[..., 0] ** 2 for f in found], axis=1)
     first, second = (squares[:, half::2].mean((0, 1)) for half in (0, 1))
     # Each half has half of the probes: its own error is larger than that of the whole.
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return False  # no order to compare
     return float(stats.spearmanr(first, second).statistic) >= SETTLED

@@ -4,8 +4,9 @@ from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.journal import Journal
 from jptq.tuning.loop import SEARCHES, Options, tune_prepared
 from jptq.tuning.measure import Measurer
-from jptq.tuning.prepare import Prepared, load_float, prepare
+from jptq.tuning.prepare import Prepared, prepare
 from jptq.tuning.run import tune, write
+from jptq.tuning.source import load_float
 
 __all__ = [
     "SEARCHES",

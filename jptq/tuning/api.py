@@ -11,7 +11,6 @@ import numpy as np
 
 from jptq import allocation, engine, ir, latency, sensitivity
 from jptq.engine import BATCH, Forward, Runner, lower
-from jptq.engine.segments import Segmented
 from jptq.errors import ConfigError, ModelError, UnknownNameError
 from jptq.ir import Model, load, save
 from jptq.quant.assign import Assignment
@@ -23,17 +22,16 @@ from jptq.quant.resolve import resolve
 from jptq.registry import lookup
 from jptq.results import Allocation, LatencyTable, SensitivityTable
 from jptq.sensitivity import Loss, naive
-from jptq.sensitivity.exact import SEGMENTS
 from jptq.targets import Target, load_target
 from jptq.tuning.prepare import (
     Prepared,
     Progress,
     from_calibrated,
-    is_calibrated,
     prepare,
     quiet,
     spread,
 )
+from jptq.tuning.source import is_calibrated
 
 load_model = load
 save_model = save
@@ -61,10 +59,10 @@ def trace(
     Raises:
       ModelError: The file is damaged, or an operator cannot be traced.
 
-    Example:
-      >>> import jptq, numpy as np                                      # doctest: +SKIP
-      >>> forward = jptq.trace("model.onnx", {"x": np.zeros((1, 3, 32, 32), np.float32)})
-      >>> forward({"x": images})["logits"]
+    Example::
+
+        forward = jptq.trace("model.onnx", {"x": np.zeros((1, 3, 32, 32), np.float32)})
+        logits = forward({"x": images})["logits"]
     """
     return engine.trace(_model(model_or_path), example_feeds)
 
@@ -170,8 +168,6 @@ def rank_nodes(
         options["seed"] = seed
     if loss is not None:
         options["loss"] = loss
-    if method == "metric" and sweep == "fast":
-        options["segmented"] = Segmented(runner.program, SEGMENTS, runner.compilations)
     return (naive.rank if sweep == "naive" else rank)(
         runner,
         prepared.thresholds,

@@ -98,7 +98,9 @@ class Evaluator:
         if not scores:
             raise EvaluatorError("the evaluator returned no score", where=self.where)
         for name, value in scores.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+            if isinstance(value, bool) or not isinstance(
+                value, (int, float, np.integer, np.floating)
+            ):
                 raise EvaluatorError(
                     f"score {name!r} is {type(value).__name__}, not a number", where=self.where
                 )
@@ -118,12 +120,13 @@ def _names_function(spec: str) -> bool:
 
 
 def _own_traceback(error: BaseException, file: Path | None) -> str:
-    """The user's part of a traceback: frames after ours."""
+    """The user's part of a traceback: from ``file`` on, or after our own frame."""
     frames = traceback.extract_tb(error.__traceback__)
-    first = next(
-        (i for i, f in enumerate(frames) if file is not None and f.filename == str(file)),
-        1 if len(frames) > 1 else 0,
-    )
+    if file is None:
+        first = 1 if len(frames) > 1 else 0
+    else:
+        own = [i for i, f in enumerate(frames) if Path(f.filename).resolve() == file.resolve()]
+        first = own[0] if own else len(frames)  # a syntax error has no frame in its file
     lines = traceback.format_list(frames[first:])
     lines += traceback.format_exception_only(type(error), error)
     return "".join(lines).rstrip()

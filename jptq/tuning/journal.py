@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import logging
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,9 +60,9 @@ class Journal:
         if path is None or not self.reuse or not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
                 content = {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, EOFError, KeyError) as error:
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             _log.warning("%s is ignored: %s", path, error)
             return None
         self.reused += 1

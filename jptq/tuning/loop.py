@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from jptq import allocation, files, sensitivity
-from jptq.engine.segments import Segmented
 from jptq.errors import ConfigError
 from jptq.quant.emit import quant_config
 from jptq.registry import lookup
@@ -110,11 +109,13 @@ def tune_prepared(
         runs += 1
         progress(f"run {what}", runs, 0)
 
-    deadline = None if options.time_limit_s is None else started + options.time_limit_s
-    search = Search(measurer, judge, problems, mse=groups, deadline=deadline, progress=ran)
+    search = Search(measurer, judge, problems, mse=groups, progress=ran)
     first = search.run("all-INT8", int8)
     second = search.run("all-INT16", int16)
     ceiling = measurer("every quantizer INT16", _everything(prepared))
+    # Without these three there is nothing to report: the limit holds for what follows.
+    if options.time_limit_s is not None:
+        search.deadline = started + options.time_limit_s
     outcome: Outcome | None = None
     walked: Step | None = None
     try:
@@ -193,10 +194,13 @@ def _rank(
     groups = sensitivity.rows_of(
         prepared.calibrated, prepared.plan, "group", candidates=("int8", "int16")
     )
-    segmented = Segmented(prepared.runner.program, exact.SEGMENTS, prepared.runner.compilations)
+    # A loss is code of the user: its errors are not kept between runs.
+    kept_errors = Journal(None) if options.loss is not None else journal
     identity = files.digest(prepared.digest, str(options.samples), str(options.seed))
 
-    def kept(kind: str, compute: Callable[[], SensitivityTable]) -> SensitivityTable:
+    def kept(
+        kind: str, journal: Journal, compute: Callable[[], SensitivityTable]
+    ) -> SensitivityTable:
         stored = journal.load(kind, identity)
         if stored is not None:
             return SensitivityTable.from_json(stored)
@@ -206,6 +210,7 @@ def _rank(
 
     ranking = kept(
         "ranking",
+        journal,
         lambda: exact.rank(
             prepared.runner,
             prepared.thresholds,
@@ -213,7 +218,6 @@ def _rank(
             nodes,
             samples,
             metrics=sensitivity.METRICS_OF["metric"],
-            segmented=segmented,
             progress=lambda done, total: progress("rank nodes", done, total),
         ),
     )
@@ -227,7 +231,6 @@ def _rank(
                 groups,
                 samples,
                 metrics=("mse", "nsr", "channel-nsr"),
-                segmented=segmented,
                 progress=lambda done, total: progress("rank quantizers", done, total),
             )
         extra: dict[str, Any] = {}
@@ -248,7 +251,7 @@ def _rank(
         )
         return dataclasses.replace(found, metrics=("mse",))
 
-    return ranking, kept(f"errors-{options.method}", errors)
+    return ranking, kept(f"errors-{options.method}", kept_errors, errors)
 
 
 def _problems(prepared: Prepared, groups: SensitivityTable) -> dict[str, allocation.Problem]:
@@ -344,7 +347,7 @@ def _report(
         samples=len(prepared.samples),
         goal=goal,
         outcome=outcome,
-        headline=story.headline(judge, outcome, int8, ended, raised),
+        headline=story.headline(judge, int8, ended, raised),
         floating=floating,
         int8=dataclasses.replace(int8, name="int8"),
         int16=dataclasses.replace(int16, name="int16"),

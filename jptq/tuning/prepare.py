@@ -16,7 +16,7 @@ from jax import Array
 
 from jptq import __version__, files, ir, latency
 from jptq.calibration import Calibrated, activation_of, calibrate
-from jptq.data import Expected, Samples, load_samples
+from jptq.data import Samples
 from jptq.engine import BATCH, Runner, lower
 from jptq.engine.layouts import canonical, convert
 from jptq.errors import DataError, ModelError
@@ -38,6 +38,7 @@ from jptq.quant.resolve import resolve
 from jptq.results import LatencyTable
 from jptq.targets import Target, load_target
 from jptq.tuning.journal import Journal
+from jptq.tuning.source import is_calibrated, load_float, samples_of
 
 _log = logging.getLogger(__name__)
 
@@ -101,93 +102,6 @@ class Prepared:
     def table(self, assignment: Assignment) -> Table:
         """Return the arrays of an assignment."""
         return table(self.plan, self.thresholds, assignment)
-
-
-def load_float(
-    path: Path,
-    data: Path | str,
-    *,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    limit: int | None = None,
-) -> tuple[Model, Samples]:
-    """Read a float network and its samples; fix shapes and optimize the graph.
-
-    Args:
-      path: ONNX file.
-      data: Folder of samples (design 3).
-      input_shapes: Of inputs whose shape the file leaves open; else the first sample's.
-      limit: Use the first samples only.
-
-    Raises:
-      ModelError: The file cannot be read, or is quantized already.
-      DataError: The samples do not fit it.
-    """
-    model = ir.load(path)
-    if is_calibrated(model):
-        raise ModelError(
-            "the model has quantizers already", where=str(path), hint="give the float model"
-        )
-    ir.refuse_quantized(model)
-    given = dict(input_shapes or {})
-    samples = _samples_of(model, path, data, given, limit)
-    first = samples[0]
-    shapes = {name: given.get(name, value.shape) for name, value in first.items()}
-    return ir.optimize(model, input_shapes=shapes), samples
-
-
-def is_calibrated(model: Model) -> bool:
-    """Tell whether a model has quantizers of ours."""
-    return any(node.is_calibration for node in model.nodes)
-
-
-def _samples_of(
-    model: Model,
-    path: Path,
-    data: Path | str,
-    given: Mapping[str, tuple[int, ...]],
-    limit: int | None,
-) -> Samples:
-    """Return the samples of a model, the first one checked."""
-    expected = []
-    for tensor in model.inputs:
-        if tensor.dtype is None or (tensor.shape is None and tensor.name not in given):
-            raise ModelError(
-                f"input {tensor.name!r} has no {'type' if tensor.dtype is None else 'shape'}",
-                where=str(path),
-                hint=f"--input_shape={tensor.name}:1x3x224x224",
-            )
-        expected.append(
-            Expected(
-                name=tensor.name,
-                dtype=tensor.dtype,
-                shape=given.get(tensor.name, tensor.shape or ()),
-            )
-        )
-    samples: Samples = load_samples(data, expected)
-    return samples if limit is None or limit >= len(samples) else First(samples, limit)
-
-
-@dataclasses.dataclass(frozen=True)
-class First:
-    """The first samples of a set."""
-
-    whole: Samples
-    count: int
-
-    @property
-    def digest(self) -> str:
-        """Hex digest of the content."""
-        return files.digest(self.whole.digest, str(self.count))
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return self.count
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Return one sample."""
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        return self.whole[index]
 
 
 def prepare(
@@ -304,7 +218,7 @@ def from_calibrated(
         raise ModelError(
             "the model has no quantizers", where=str(path), hint="jptq calibrate makes them"
         )
-    samples = _samples_of(model, path, data, {}, None)
+    samples = samples_of(model, path, data, {}, None)
     model = ir.fix_inputs(model, {name: value.shape for name, value in samples[0].items()})
     return _assembled(
         path,

@@ -10,13 +10,6 @@ from jptq.results import Evaluation, Outcome, Raised, Report, SensitivityTable
 from jptq.tuning.goal import Judge
 from jptq.tuning.prepare import Prepared
 
-VERDICTS = {
-    Outcome.MET: "Goal met",
-    Outcome.NOT_MET: "Goal not met",
-    Outcome.BUDGET_TOO_SMALL: "The budget is below the least reachable latency",
-    Outcome.OUT_OF_TIME: "Stopped by the time limit",
-}
-
 
 def pareto(steps: Sequence[Evaluation], judge: Judge) -> tuple[Evaluation, ...]:
     """Return the measured points that no other one beats in quality and latency, fastest first."""
@@ -69,7 +62,6 @@ def _percent(value: float) -> str:
 
 def headline(
     judge: Judge,
-    outcome: Outcome,
     int8: Evaluation,
     final: Evaluation,
     raised: Sequence[Raised],
@@ -83,10 +75,9 @@ def headline(
         return _percent(quality) if scored else f"{quality:.5f}"
 
     ratio = (final.time_us or 0.0) / max(int8.time_us or 0.0, 1e-9)
-    verdict = VERDICTS[outcome]
     nodes = "no node" if not raised else f"{len(raised)} node{'s' if len(raised) > 1 else ''}"
     return (
-        f"{verdict}: {shown(final)} {unit} (measured; all-INT8 {shown(int8)}) at {ratio:.3f} times "
+        f"{shown(final)} {unit} (measured; all-INT8 {shown(int8)}) at {ratio:.3f} times "
         f"the modelled all-INT8 latency, {nodes} above INT8."
     )
 

@@ -123,7 +123,7 @@ def compare(case: Case, outputs: list[Any], expected: list[np.ndarray]) -> None:
         array = np.asarray(got)
         assert array.dtype == want.dtype, f"dtype {array.dtype}, expected {want.dtype}"
         assert array.shape == want.shape, f"shape {array.shape}, expected {want.shape}"
-        # A step of bfloat16 is above the tolerance of ONNX; a few roundings may differ by two steps.
+        # One step of bfloat16 exceeds the tolerance of ONNX; several roundings may differ by two.
         rtol = max(case.rtol, 2.0**-6) if array.dtype == ml_dtypes.bfloat16 else case.rtol
         if array.dtype.kind not in "biuc":  # NumPy cannot subtract the small float types
             array, want = array.astype(np.float64), want.astype(np.float64)

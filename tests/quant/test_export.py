@@ -89,6 +89,7 @@ def numpy_grid(x: np.ndarray, scale: np.ndarray, zero: float, qtype: str) -> np.
     return np.clip(np.rint(x / scale) + np.float32(zero), limits.min, limits.max).astype(qtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("qtype", ["int8", "int16"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_unit_agrees_with_the_export_to_one_step(name: str, qtype: str) -> None:

@@ -1,0 +1,113 @@
+"""What a tuning starts from: a network and its samples, checked against each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from jptq import files, ir
+from jptq.data import Expected, Samples, load_samples
+from jptq.errors import ModelError
+from jptq.ir import Model
+
+
+def load_float(
+    path: Path,
+    data: Path | str,
+    *,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    limit: int | None = None,
+) -> tuple[Model, Samples]:
+    """Read a float network and its samples; fix shapes and optimize the graph.
+
+    Args:
+      path: ONNX file.
+      data: Folder of samples (design 3).
+      input_shapes: Of inputs whose shape the file leaves open; else the first sample's.
+      limit: Use the first samples only.
+
+    Raises:
+      ModelError: The file cannot be read, or is quantized already.
+      DataError: The samples do not fit it.
+    """
+    model = ir.load(path)
+    if is_calibrated(model):
+        raise ModelError(
+            "the model has quantizers already", where=str(path), hint="give the float model"
+        )
+    ir.refuse_quantized(model)
+    given = dict(input_shapes or {})
+    samples = samples_of(model, path, data, given, limit)
+    first = samples[0]
+    shapes = {name: given.get(name, value.shape) for name, value in first.items()}
+    return ir.optimize(model, input_shapes=shapes), samples
+
+
+def is_calibrated(model: Model) -> bool:
+    """Tell whether a model has quantizers of ours."""
+    return any(node.is_calibration for node in model.nodes)
+
+
+def samples_of(
+    model: Model,
+    path: Path,
+    data: Path | str,
+    given: Mapping[str, tuple[int, ...]],
+    limit: int | None,
+) -> Samples:
+    """Find the samples of a model.
+
+    Args:
+      model: Its inputs have types; shapes may be open.
+      path: Its file, for errors.
+      data: Folder of samples.
+      given: Shapes of inputs that the file leaves open.
+      limit: Use the first samples only.
+
+    Raises:
+      ModelError: An input has no type or rank.
+      DataError: The samples do not fit the inputs.
+    """
+    expected = []
+    for tensor in model.inputs:
+        if tensor.dtype is None or (tensor.shape is None and tensor.name not in given):
+            raise ModelError(
+                f"input {tensor.name!r} has no {'type' if tensor.dtype is None else 'shape'}",
+                where=str(path),
+                hint=f"--input_shape={tensor.name}:1x3x224x224",
+            )
+        expected.append(
+            Expected(
+                name=tensor.name,
+                dtype=tensor.dtype,
+                shape=given.get(tensor.name, tensor.shape or ()),
+            )
+        )
+    samples: Samples = load_samples(data, expected)
+    return samples if limit is None or limit >= len(samples) else First(samples, limit)
+
+
+@dataclasses.dataclass(frozen=True)
+class First:
+    """The first samples of a set."""
+
+    whole: Samples
+    count: int
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of the content."""
+        return files.digest(self.whole.digest, str(self.count))
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Return one sample."""
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return self.whole[index]

@@ -1,0 +1,138 @@
+"""Whatever is wrong with the input: one clear error, and no result file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.cli.conftest import Ended, Files
+from tests.graphs import Graph
+
+Jptq = Callable[..., Ended]
+
+
+def refused(jptq: Jptq, files: Files, *said: str, flags: tuple[str, ...] = ()) -> None:
+    out = files.folder / "out"
+    ended = jptq("tune", *files.flags, f"--out={out}", *flags)
+    assert ended.code == 2, ended.err
+    assert ended.err.count("jptq: error: ") == 1
+    assert ended.out == ""
+    for text in said:
+        assert text in ended.err
+    # Findings of steps that were fine may stay, to be reused; results may not.
+    assert {path.name for path in out.glob("*")} <= {".jptq"}
+    assert not list(Path.cwd().glob("jptq-error*"))
+
+
+def test_a_nan_in_a_late_sample_names_its_file(jptq: Jptq, files: Files) -> None:
+    array = np.zeros((1, 2, 6, 6), np.float32)
+    array[0, 1, 2, 3] = np.nan
+    files.sample(3, array)
+    refused(jptq, files, "NaN", "003.npy", "(0, 1, 2, 3)")
+
+
+def test_a_wrong_shape_names_the_file_and_both_shapes(jptq: Jptq, files: Files) -> None:
+    files.sample(2, np.zeros((1, 2, 6, 7), np.float32))
+    refused(jptq, files, "002.npy", "1x2x6x6", "1x2x6x7")
+
+
+def test_a_wrong_dtype_says_how_to_convert(jptq: Jptq, files: Files) -> None:
+    files.sample(0, np.zeros((1, 2, 6, 6), np.float64))
+    refused(jptq, files, "float64", "astype")
+
+
+def test_an_empty_folder_is_named(jptq: Jptq, files: Files) -> None:
+    for path in (files.data / "x").iterdir():
+        path.unlink()
+    refused(jptq, files, "no samples", str(files.data))
+
+
+def test_an_absent_folder_is_named(jptq: Jptq, files: Files) -> None:
+    refused(jptq, files, "nowhere", flags=("--calibration_data=nowhere",))
+
+
+def test_unequal_counts_are_told(jptq: Jptq, files: Files) -> None:
+    g = Graph()
+    a, b = g.input("a", (1, 4)), g.input("b", (1, 4))
+    g.output(g.add("Gemm", g.add("Add", a, b), g.random(4, 3)))
+    onnx.save(g.proto(), files.model)
+    for name, count in (("a", 2), ("b", 3)):
+        (files.data / name).mkdir()
+        for index in range(count):
+            np.save(files.data / name / f"{index}.npy", np.zeros((1, 4), np.float32))
+    refused(jptq, files, "different numbers", "a: 2, b: 3")
+
+
+def test_a_truncated_model_is_called_damaged(jptq: Jptq, files: Files) -> None:
+    files.model.write_bytes(files.model.read_bytes()[:-40])
+    refused(jptq, files, "not a readable ONNX model", str(files.model))
+
+
+def test_an_absent_model_is_named(jptq: Jptq, files: Files) -> None:
+    files.model.unlink()
+    refused(jptq, files, f"cannot read {files.model}")
+
+
+def test_a_quantized_model_is_refused(jptq: Jptq, files: Files) -> None:
+    g = Graph()
+    scale, zero = g.constant(0.1), g.constant(np.int8(0))
+    y = g.add("QuantizeLinear", g.input("x", (1, 2, 6, 6)), scale, zero)
+    g.output(g.add("DequantizeLinear", y, scale, zero))
+    onnx.save(g.proto(), files.model)
+    refused(jptq, files, "quantized already", "give the float model")
+
+
+def test_an_unknown_march_is_refused(jptq: Jptq, files: Files) -> None:
+    refused(jptq, files, "unknown march 'nash-q'", "nash-e", flags=("--march=nash-q",))
+
+
+def test_an_unknown_node_in_a_config_names_the_nearest(jptq: Jptq, files: Files) -> None:
+    config = files.folder / "config.json"
+    config.write_text(
+        '{"model_config": {"activation": {"calibration_type": "max"}},'
+        ' "node_config": {"steam": {"qtype": "int16"}}}'
+    )
+    refused(jptq, files, "'steam'", "'stem'", flags=(f"--quant_config={config}",))
+
+
+def test_an_output_folder_that_is_a_file_is_refused_first(jptq: Jptq, files: Files) -> None:
+    path = files.folder / "file"
+    path.write_text("keep me")
+    ended = jptq("tune", "--model=none", "--calibration_data=none", f"--out={path}")
+    assert ended.code == 2
+    assert "--out is a file" in ended.err
+    assert path.read_text() == "keep me"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise ZeroDivisionError('user')", "ZeroDivisionError: user"),
+        ("return float('nan')", "'score' is nan"),
+        ("return 'good'", "not a number"),
+        ("return {}", "no score"),
+        ("return forward({'y': 0})", "'x'"),
+    ],
+)
+def test_an_unusable_evaluator_is_shown(jptq: Jptq, files: Files, body: str, said: str) -> None:
+    script = files.folder / "score.py"
+    script.write_text(f"def evaluate(forward):\n    {body}\n")
+    config = files.folder / "config.json"
+    config.write_text('{"model_config": {"activation": {"calibration_type": "max"}}}')
+    refused(jptq, files, said, flags=(f"--evaluator={script}", f"--quant_config={config}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "no function 'evaluate'"), ("import nothing_here", "nothing_here"), ("x =", "Syntax")],
+)
+def test_an_evaluator_that_cannot_be_loaded_is_refused(
+    jptq: Jptq, files: Files, text: str, said: str
+) -> None:
+    script = files.folder / "score.py"
+    script.write_text(text)
+    refused(jptq, files, "--evaluator", said, flags=(f"--evaluator={script}",))

@@ -1,0 +1,211 @@
+"""`jptq tune` from the first flag to the last file, interrupted and resumed too."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from jptq import files as atomic
+from jptq.errors import StorageError
+from jptq.tuning import run as tuning_run
+from tests.cli.conftest import Ended, Files
+
+Jptq = Callable[..., Ended]
+
+pytestmark = pytest.mark.slow
+
+RESULTS = {
+    "calibrated_model.onnx",
+    "latency.json",
+    "optimized_float_model.onnx",
+    "outputs.png",
+    "pareto.json",
+    "pareto.png",
+    "qdq_model.onnx",
+    "quant_config.json",
+    "ranking.png",
+    "report.md",
+    "result.json",
+    "run.json",
+    "sensitivity.json",
+}
+
+SCORE = """
+import numpy as np
+
+def evaluate(forward):
+    x = np.random.default_rng(1).standard_normal((6, 2, 6, 6)).astype(np.float32)
+    y = forward({"x": x})
+    return float(np.mean(np.exp(-np.abs(next(iter(y.values()))))))
+"""
+
+
+@pytest.fixture
+def score(files: Files) -> str:
+    path = files.folder / "score.py"
+    path.write_text(SCORE)
+    return f"--evaluator={path}"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the files that must be the same in two equal runs."""
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.is_file() and path.name != "run.json"
+    }
+
+
+def test_a_met_goal_ends_with_zero_and_writes_every_file(
+    jptq: Jptq, files: Files, score: str
+) -> None:
+    ended = jptq("tune", *files.flags, score, "--min_score=0.5", "--out=tuned")
+    assert ended.code == 0, ended.err
+    assert {path.name for path in Path("tuned").iterdir()} - {".jptq"} == RESULTS
+    assert "Goal met" in ended.out
+    assert max(map(len, ended.out.splitlines())) <= 100
+    assert ended.err == ""
+    onnx.checker.check_model("tuned/qdq_model.onnx")
+    flags = json.loads(Path("tuned/run.json").read_text())["flags"]
+    assert flags["min_score"] == 0.5
+
+
+def test_json_prints_the_result_file(jptq: Jptq, files: Files) -> None:
+    ended = jptq("tune", *files.flags, "--min_cosine=0.5", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.out == Path("tuned_tiny/result.json").read_text()
+
+
+def test_a_goal_out_of_reach_ends_with_three_and_still_writes(jptq: Jptq, files: Files) -> None:
+    ended = jptq("tune", *files.flags, "--min_cosine=1.0", "--out=tuned")
+    assert ended.code == 3, ended.err
+    assert {path.name for path in Path("tuned").iterdir()} - {".jptq"} == RESULTS
+
+
+def test_a_budget_below_the_least_latency_ends_with_four(jptq: Jptq, files: Files) -> None:
+    ended = jptq("tune", *files.flags, "--latency_budget_ratio=0.5", "--out=tuned")
+    assert ended.code == 4, ended.err
+    assert "least" in ended.out
+
+
+def test_no_time_ends_with_five_and_the_best_so_far(jptq: Jptq, files: Files) -> None:
+    ended = jptq("tune", *files.flags, "--min_cosine=1.0", "--time_limit=0.001", "--out=tuned")
+    assert ended.code == 5, ended.err
+    assert Path("tuned/report.md").is_file()
+
+
+def test_a_full_disk_leaves_no_half_written_file(
+    jptq: Jptq, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = atomic.write_json
+
+    def full(path: Path, content: object) -> None:
+        if path.name == "result.json":
+            with atomic.atomic_path(path) as temporary:
+                temporary.write_text("{")
+                raise OSError(28, os.strerror(28))
+        real(path, content)
+
+    monkeypatch.setattr(tuning_run.files, "write_json", full)
+    ended = jptq("tune", *files.flags, "--min_cosine=0.5", "--out=tuned")
+    assert ended.code == StorageError.exit_code
+    assert "cannot write tuned/result.json" in ended.err
+    assert "free space" in ended.err
+    names = {path.name for path in Path("tuned").iterdir()}
+    assert names < RESULTS | {".jptq"}
+    assert not {"result.json", "report.md", "run.json"} & names
+
+
+class Running:
+    """``jptq tune`` in a process of its own that waits in its evaluator once told to."""
+
+    def __init__(self, files: Files, out: Path, *, stop_at: int) -> None:
+        self.started = files.folder / "waiting"
+        script = files.folder / "score.py"
+        script.write_text(
+            "import os, time\nfrom pathlib import Path\n"
+            + SCORE.replace(
+                "    y = forward",
+                "    calls = Path(os.environ['CALLS'])\n"
+                "    calls.write_text(calls.read_text() + '.')\n"
+                "    if len(calls.read_text()) == int(os.environ['STOP_AT']):\n"
+                "        Path(os.environ['WAITING']).touch()\n"
+                "        time.sleep(600)\n"
+                "    y = forward",
+            )
+        )
+        self.calls = files.folder / "calls"
+        self.calls.write_text("")
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "jptq",
+                "tune",
+                *files.flags,
+                f"--evaluator={script}",
+                "--min_score=0.9999",
+                f"--out={out}",
+            ],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                "CALLS": str(self.calls),
+                "STOP_AT": str(stop_at),
+                "WAITING": str(self.started),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def ended(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=300)
+        return self.process.returncode, out, err
+
+    def stopped(self, number: signal.Signals) -> tuple[int, str, str]:
+        """Send a signal once it waits in the evaluator."""
+        deadline = time.monotonic() + 200
+        while not self.started.exists():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        self.process.send_signal(number)
+        ended = self.ended()
+        self.started.unlink()
+        return ended
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    monkeypatch.setenv("JPTQ_CACHE", str(tmp_path / "cache"))
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    undisturbed = Running(files, whole, stop_at=0)
+    expected = undisturbed.ended()
+    calls = len(undisturbed.calls.read_text())
+    assert calls >= 4, expected
+    returned, out, err = Running(files, resumed, stop_at=3).stopped(number)
+    assert returned == code
+    assert out == ""
+    if number is not signal.SIGKILL:
+        assert err.count("\n") == 1
+        assert "what is finished is kept" in err
+    assert {path.name for path in resumed.iterdir()} == {".jptq"}
+    again = Running(files, resumed, stop_at=0)
+    assert again.ended()[0] == expected[0]
+    assert len(again.calls.read_text()) == calls - 2
+    assert contents(resumed) == contents(whole)

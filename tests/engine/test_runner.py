@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from jptq.engine import Runner
+from jptq.errors import ShapeError
+from tests.engine.quantized import Network, chain, network, samples
+from tests.graphs import Graph
+from tests.oracles import relative_error, run_onnx
+from tests.quant.networks import branches, float_model
+
+SHAPE = (1, 3, 6, 6)
+
+
+@pytest.fixture(scope="module")
+def net() -> Network:
+    return network(chain(), samples(1, *SHAPE)[0])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_forward_takes_any_number_of_samples(net: Network, count: int) -> None:
+    given = samples(count, *SHAPE)
+    joined = {"x": np.concatenate([s["x"] for s in given])}
+    (name,) = net.model.output_names
+    found = net.runner.forward(None)(joined)[name]
+    proto = chain().proto()
+    want = np.concatenate([run_onnx(proto, s)[name] for s in given])
+    assert relative_error(found, want) < 2e-6
+
+
+def test_a_quantized_forward_does_not_depend_on_how_samples_are_batched(net: Network) -> None:
+    given = samples(7, *SHAPE)
+    forward = net.runner.forward(net.table("int8"))
+    together = forward({"x": np.concatenate([s["x"] for s in given])})
+    apart = [forward(s) for s in given]
+    for name, value in together.items():
+        one_by_one = np.concatenate([out[name] for out in apart])
+        assert relative_error(value, one_by_one) < 1e-6
+        assert isinstance(value, np.ndarray)
+
+
+def test_int16_is_much_nearer_to_float_than_int8(net: Network) -> None:
+    sample = samples(1, *SHAPE)[0]
+    exact = net.runner.forward(None)(sample)
+    errors = []
+    for kind in ("int8", "int16"):
+        found = net.runner.forward(net.table(kind))(sample)
+        errors.append(max(relative_error(found[n], exact[n]) for n in exact))
+    assert 0 < errors[1] < errors[0] < 0.1
+
+
+def test_all_types_run_the_programs_that_are_compiled(net: Network) -> None:
+    sample = samples(1, *SHAPE)[0]
+    net.runner.forward(net.table("int8"))(sample)
+    before = net.runner.compilations.total
+    for kind in ("int16", "float32", "int8"):
+        net.runner.forward(net.table(kind))(sample)
+    assert net.runner.compilations.total == before
+
+
+def test_a_table_of_floats_is_the_float_model_to_the_bit(net: Network) -> None:
+    sample = samples(1, *SHAPE)[0]
+    off = net.runner.forward(net.table("float32"))(sample)
+    plain = net.runner.forward(None)(sample)
+    for name, value in plain.items():
+        assert relative_error(off[name], value) < 1e-6
+
+
+def test_several_outputs_come_in_the_graphs_order() -> None:
+    g = branches()
+    g.output("a_first")
+    g.nodes.append(onnx.helper.make_node("Relu", [g.outputs[0].name], ["a_first"], name="last"))
+    runner = Runner(float_model(g), samples(1, 1, 4, 8, 8)[0])
+    found = runner.forward(None)(samples(1, 1, 4, 8, 8)[0])
+    assert tuple(found) == runner.model.output_names
+    assert tuple(found) != tuple(sorted(found))
+
+
+def test_a_sample_may_itself_be_a_batch() -> None:
+    g = Graph()
+    g.output(g.add("MatMul", g.input("x", (2, 3)), g.random(3, 4)))
+    runner = Runner(float_model(g), {"x": np.zeros((2, 3), np.float32)}, batch=2)
+    forward = runner.forward(None)
+    x = samples(1, 10, 3)[0]["x"]
+    (found,) = forward({"x": x}).values()
+    assert found.shape == (10, 4)
+    with pytest.raises(ShapeError, match=r"shape \(9, 3\)"):
+        forward({"x": x[:9]})
+
+
+def test_outputs_without_axes_are_listed_per_sample() -> None:
+    g = Graph()
+    g.output(g.add("ReduceSum", g.input("x", (1, 3)), keepdims=0))
+    runner = Runner(float_model(g), samples(1, 1, 3)[0], batch=2)
+    x = samples(1, 5, 3)[0]["x"]
+    (found,) = runner.forward(None)({"x": x}).values()
+    np.testing.assert_allclose(found, x.sum(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 6), (1, 3, 6, 5), (0, 3, 6, 6), (1, 1, 3, 6, 6)])
+def test_a_wrong_shape_is_refused_with_the_right_one(net: Network, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match="input 'x' has shape") as caught:
+        net.runner.forward(None)({"x": np.zeros(shape, np.float32)})
+    assert "(1, 3, 6, 6)" in caught.value.why
+
+
+def test_a_wrong_dtype_is_refused_and_not_converted(net: Network) -> None:
+    with pytest.raises(ShapeError, match="dtype float64") as caught:
+        net.runner.forward(None)({"x": np.zeros(SHAPE)})
+    assert "float32" in caught.value.why
+
+
+def test_a_missing_input_is_named(net: Network) -> None:
+    with pytest.raises(ShapeError, match="'x'") as caught:
+        net.runner.forward(None)({"image": np.zeros(SHAPE, np.float32)})
+    assert "image" in caught.value.where
+
+
+def test_inputs_with_different_numbers_of_samples_are_refused() -> None:
+    g = Graph()
+    g.output(g.add("Add", g.input("x", (1, 3)), g.input("y", (1, 3))))
+    zero = np.zeros((1, 3), np.float32)
+    forward = Runner(float_model(g), {"x": zero, "y": zero}).forward(None)
+    with pytest.raises(ShapeError, match="different numbers of samples"):
+        forward({"x": np.zeros((4, 3), np.float32), "y": np.zeros((2, 3), np.float32)})
+
+
+def test_more_feeds_than_inputs_are_fine(net: Network) -> None:
+    sample = samples(1, *SHAPE)[0]
+    net.runner.forward(None)({**sample, "label": np.zeros(3)})
+
+
+def test_the_last_batch_is_filled_up_and_counted(net: Network) -> None:
+    sizes = [
+        (feeds["x"].shape[0], count) for feeds, count in net.runner.batches(samples(7, *SHAPE))
+    ]
+    assert sizes == [(3, 3), (3, 3), (3, 1)]
+
+
+def test_few_samples_make_a_small_batch(net: Network) -> None:
+    sizes = [
+        (feeds["x"].shape[0], count) for feeds, count in net.runner.batches(samples(2, *SHAPE))
+    ]
+    assert sizes == [(2, 2)]
+
+
+def test_no_samples_make_no_batch(net: Network) -> None:
+    assert list(net.runner.batches([])) == []
+
+
+def test_samples_are_read_when_their_batch_is_run(net: Network) -> None:
+    read = []
+
+    class Lazy:
+        def __len__(self) -> int:
+            return 7
+
+        def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+            read.append(index)
+            return samples(1, *SHAPE, seed=index)[0]
+
+    batches = net.runner.batches(Lazy())
+    next(batches)
+    assert read == [0, 1, 2]
+
+
+def test_inputs_that_are_bound_need_not_be_fed() -> None:
+    g = Graph()
+    x, shape = g.input("x", (2, 6)), g.input("shape", (2,), onnx.TensorProto.INT64)
+    g.output(g.add("Relu", g.add("Reshape", x, shape)))
+    feeds = {"x": samples(1, 2, 6)[0]["x"], "shape": np.array([3, 4])}
+    runner = Runner(float_model(g), feeds)
+    (found,) = runner.forward(None)({"x": feeds["x"]}).values()
+    assert found.shape == (3, 4)
+
+
+def test_integer_outputs_are_exact() -> None:
+    g = Graph()
+    x = g.conv(g.input("x", SHAPE), 3, 6)
+    g.output(g.add("ArgMax", x, axis=1, keepdims=0), dtype=onnx.TensorProto.INT64)
+    sample = samples(1, *SHAPE)[0]
+    (found,) = Runner(float_model(g), sample).forward(None)(sample).values()
+    (want,) = run_onnx(g.proto(), sample).values()
+    np.testing.assert_array_equal(found, want)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import pytest
+
+from jptq.engine import trace
+from jptq.errors import ShapeError
+from tests.engine.programs import normal
+from tests.graphs import Graph
+from tests.oracles import relative_error, run_onnx
+from tests.quant.networks import float_model
+
+INT64 = onnx.TensorProto.INT64
+
+
+def _net() -> Graph:
+    g = Graph()
+    x = g.add("Tanh", g.conv(g.input("x", (1, 3, 4, 4)), 3, 5))
+    g.output(g.add("ReduceMean", x, axes=[2, 3], keepdims=0), x)
+    return g
+
+
+def test_a_traced_graph_is_a_function_of_feeds() -> None:
+    g, feeds = _net(), {"x": normal(1, 3, 4, 4)}
+    found = trace(float_model(g), feeds)(feeds)
+    expected = run_onnx(g.proto(), feeds)
+    assert list(found) == list(expected)
+    for name, want in expected.items():
+        assert relative_error(np.asarray(found[name]), want) < 2e-6
+
+
+def test_it_is_differentiable_by_feeds_and_weights() -> None:
+    feeds = {"x": normal(1, 3, 4, 4)}
+    forward = trace(float_model(_net()), feeds)
+    name = next(iter(forward(feeds)))
+
+    def loss(weights: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+        return jnp.sum(forward.apply(weights, {"x": x})[name] ** 2)
+
+    by_weights, by_x = jax.jit(jax.grad(loss, (0, 1)))(forward.weights, feeds["x"])
+    assert set(by_weights) == set(forward.weights)
+    step = 1e-2 * normal(1, 3, 4, 4, seed=1)
+    value = jax.jit(loss)
+    slope = float(value(forward.weights, feeds["x"] + step)) - float(
+        value(forward.weights, feeds["x"] - step)
+    )
+    assert slope / 2 == pytest.approx(float(jnp.vdot(by_x, step)), rel=1e-2)
+
+
+def test_inputs_that_shapes_depend_on_are_bound_and_listed() -> None:
+    g = Graph()
+    x, shape = g.input("x", (2, 6)), g.input("shape", (2,), INT64)
+    g.output(g.add("Reshape", x, shape))
+    forward = trace(float_model(g), {"x": normal(2, 6), "shape": np.array([3, 4])})
+    assert forward.static_inputs == ("shape",)
+    (found,) = forward({"x": normal(2, 6)}).values()
+    assert found.shape == (3, 4)
+
+
+def test_integers_of_64_bits_stay_so() -> None:
+    g = Graph()
+    x = g.input("x", (3,), INT64)
+    g.output(g.add("Add", x, g.constant([1, 1, 1])), dtype=INT64)
+    feeds = {"x": np.array([2**40, -(2**50), 7])}
+    (found,) = trace(float_model(g), feeds)(feeds).values()
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(np.asarray(found), feeds["x"] + 1)
+
+
+def test_doubles_stay_so() -> None:
+    g = Graph()
+    x = g.input("x", (3,), onnx.TensorProto.DOUBLE)
+    g.output(g.add("Exp", x), dtype=onnx.TensorProto.DOUBLE)
+    feeds = {"x": np.array([0.1, 1.0, -3.0])}
+    (found,) = trace(float_model(g), feeds)(feeds).values()
+    assert relative_error(np.asarray(found), np.exp(feeds["x"])) < 1e-15
+
+
+def test_feeds_of_another_shape_are_refused() -> None:
+    feeds = {"x": normal(1, 3, 4, 4)}
+    forward = trace(float_model(_net()), feeds)
+    with pytest.raises(ShapeError, match="'x'"):
+        forward({"x": normal(2, 3, 4, 4)})
+
+
+def test_a_missing_feed_is_named() -> None:
+    forward = trace(float_model(_net()), {"x": normal(1, 3, 4, 4)})
+    with pytest.raises(ShapeError, match="'x'"):
+        forward({"y": normal(1, 3, 4, 4)})

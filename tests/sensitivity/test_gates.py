@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jptq.engine import lower, table_quantizer
+from jptq.engine.program import Program
+from jptq.quant.assign import Table, table
+from jptq.sensitivity import probe
+from jptq.sensitivity.gates import Gates, error_direction, quantization_errors
+from tests.graphs import Graph
+from tests.quant.networks import attention, branches
+from tests.sensitivity.networks import Case, case, smooth
+
+STEP = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Double:
+    """A network in float64 as a function of its gates; built and used under ``enable_x64``."""
+
+    program: Program
+    weights: Mapping[str, jax.Array]
+    settings: Table
+    feeds: Mapping[str, jax.Array]
+
+    def blended(self, gates: jax.Array) -> dict[str, jax.Array]:
+        """Run with every tensor moved by its share of its quantization error: the definition."""
+        plan = self.program.plan
+        assert plan is not None
+        on_grid = table_quantizer(plan, self.settings)
+
+        def quantizer(index: int, x: jax.Array, axis: int | None) -> jax.Array:
+            return x + gates[index] * (on_grid(index, x, axis) - x)
+
+        packed = self.program.prepare(self.weights, quantizer)
+        return self.program.run(packed, quantizer, self.feeds)
+
+    def by_table(self, gates: jax.Array) -> dict[str, jax.Array]:
+        """Run with the gates in the table, weights quantized on the way."""
+        plan = self.program.plan
+        assert plan is not None
+        quantizer = table_quantizer(plan, dataclasses.replace(self.settings, gate=gates))
+        packed = self.program.prepare(self.weights, quantizer)
+        return self.program.run(packed, quantizer, self.feeds)
+
+    def by_directions(self, gates: jax.Array) -> dict[str, jax.Array]:
+        """Run the network of `Gates`, as probes do."""
+        plan = self.program.plan
+        assert plan is not None
+        plain = self.program.prepare(self.weights, None)
+        full = self.program.prepare(self.weights, table_quantizer(plan, self.settings))
+        keys = [k for k, slot in self.program.slots.items() if slot.calibration is not None]
+        return Gates(self.program, 1).outputs(
+            gates[None],
+            plain,
+            [{key: full[key] - plain[key] for key in keys}],
+            error_direction(self.program, [self.settings]),
+            self.feeds,
+        )
+
+
+def in_double(c: Case) -> Double:
+    def wide(array: np.ndarray) -> np.ndarray:
+        return array.astype(np.float64) if array.dtype == np.float32 else array
+
+    model = dataclasses.replace(
+        c.model, initializers={n: wide(a) for n, a in c.model.initializers.items()}
+    )
+    feeds = {name: wide(array) for name, array in c.samples[0].items()}
+    program = lower(model, feeds, plan=c.plan)
+    return Double(
+        program=program,
+        weights={name: jnp.asarray(array) for name, array in program.weights.items()},
+        settings=jax.tree.map(
+            lambda a: jnp.asarray(wide(np.asarray(a))), table(c.plan, c.thresholds, c.int8)
+        ),
+        feeds={name: jnp.asarray(array) for name, array in feeds.items()},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [smooth, attention, branches])
+def test_derivatives_by_gates_are_finite_differences_in_float64(
+    network: Callable[[], Graph],
+) -> None:
+    c = case(network(), samples=1)
+    with jax.enable_x64(True):
+        double = in_double(c)
+        rng = np.random.default_rng(0)
+        count = len(c.plan.calibrations)
+        shapes = jax.eval_shape(double.blended, jnp.zeros(count))
+        signs = {n: jnp.asarray(rng.choice([-1.0, 1.0], s.shape)) for n, s in shapes.items()}
+
+        def loss(outputs: Mapping[str, jax.Array]) -> Any:
+            parts = [jnp.sum(signs[name] * value) for name, value in outputs.items()]
+            return sum(parts[1:], parts[0])
+
+        zero = jnp.zeros(count)
+        moves = jnp.eye(count) * STEP
+        around = jax.jit(jax.vmap(lambda u: loss(double.blended(u))))
+        found = around(jnp.concatenate([moves, -moves]))
+        differences = np.asarray(found[:count] - found[count:]) / (2 * STEP)
+        slopes = {
+            "table": jax.jit(jax.grad(lambda u: loss(double.by_table(u))))(zero),
+            "directions": jax.jit(jax.grad(lambda u: loss(double.by_directions(u))))(zero),
+        }
+    assert np.asarray(slopes["table"]).dtype == np.float64
+    largest = np.abs(differences).max()
+    assert (differences != 0).all()
+    for name, slope in slopes.items():
+        np.testing.assert_allclose(
+            np.asarray(slope), differences, rtol=1e-5, atol=1e-7 * largest, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("network", [smooth, attention])
+def test_derivatives_by_the_input_are_finite_differences_in_float64(
+    network: Callable[[], Graph],
+) -> None:
+    c = case(network(), samples=1)
+    with jax.enable_x64(True):
+        double = in_double(c)
+        plain = double.program.prepare(double.weights, None)
+
+        def loss(x: jax.Array) -> Any:
+            outputs = double.program.run(plain, None, {"x": x})
+            parts = [jnp.sum(jnp.square(value)) for value in outputs.values()]
+            return sum(parts[1:], parts[0])
+
+        x = double.feeds["x"]
+        direction = jnp.asarray(np.random.default_rng(1).standard_normal(x.shape))
+        run = jax.jit(loss)
+        difference = float(run(x + STEP * direction) - run(x - STEP * direction)) / (2 * STEP)
+        slope = float(jnp.vdot(jax.jit(jax.grad(loss))(x), direction))
+    assert slope == pytest.approx(difference, rel=1e-5)
+
+
+def exact_effects(c: Case) -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
+    """Return outputs and, by forward mode, effects ``[*output, K]`` of every quantizer."""
+    plan = c.plan
+    settings = jax.tree.map(jnp.asarray, table(plan, c.thresholds, c.int8))
+    weights = quantization_errors(c.runner, [settings])
+    gates = Gates(c.runner.program, 1)
+    direction = error_direction(c.runner.program, [settings])
+
+    def network(u: jax.Array, feeds: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        packed = c.runner.float_weights.weights
+        return gates.outputs(u[None], packed, weights, direction, feeds)
+
+    zero = jnp.zeros(len(plan.calibrations), jnp.float32)
+    forward, jacobian = jax.jit(network), jax.jit(jax.jacfwd(network))
+    outputs = [jax.tree.map(np.asarray, forward(zero, feeds)) for feeds in c.samples]
+    return outputs, [jax.tree.map(np.asarray, jacobian(zero, feeds)) for feeds in c.samples]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [smooth, attention])
+def test_many_probes_find_the_diagonal_of_the_exact_gram_matrix(
+    network: Callable[[], Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "SETTLED", 2.0)  # draw all of them
+    c = case(network(), samples=2)
+    rows = c.rows()
+    outputs, effects = exact_effects(c)
+    want = {"mse": np.zeros(len(rows.names)), "cosine-similarity": np.zeros(len(rows.names))}
+    for i, members in enumerate(rows.members):
+        index = [c.plan.index[name] for name in members]
+        found: dict[str, list[float]] = {"mse": [], "cosine-similarity": []}
+        for y, e in zip(outputs, effects, strict=True):
+            for name in rows.reached[i]:
+                value = y[name].astype(np.float64).ravel()
+                effect = e[name][..., index].astype(np.float64).sum(-1).ravel()
+                power = value @ value
+                found["mse"].append(effect @ effect / effect.size)
+                across = effect @ effect / power - (value @ effect / power) ** 2
+                found["cosine-similarity"].append(1 - across / 2)
+        for metric, values in found.items():
+            want[metric][i] = np.mean(values)
+    scores = [
+        probe.rank(
+            c.runner,
+            c.thresholds,
+            c.int8,
+            rows,
+            c.samples,
+            metrics=("mse", "cosine-similarity"),
+            probes=256,
+            seed=seed,
+        )
+        for seed in range(2)
+    ]
+    for metric, exact in want.items():
+        errors = np.stack([s.column(metric) - exact for s in scores])
+        spread = np.stack([s.stderr[:, 0, s.metrics.index(metric)] for s in scores])
+        assert (spread > 0).all()
+        # An effect on a single element has no spread but rounding.
+        assert (np.abs(errors) <= 4 * spread + 1e-6 * np.abs(exact)).all(), metric
+        pooled = np.sqrt((spread**2).mean(0) / len(scores))
+        assert (np.abs(errors.mean(0)) <= 4 * pooled + 1e-6 * np.abs(exact)).all(), metric

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jptq.errors import UnknownNameError
+from jptq.results import SensitivityTable
+from jptq.sensitivity import compare, probe, rows_of
+from jptq.sensitivity.rows import Rows
+from tests.sensitivity.networks import Case, case, smooth
+
+
+@pytest.fixture(scope="module")
+def net() -> Case:
+    return case(smooth(), samples=3)
+
+
+def ranked(net: Case, rows: Rows, **options: object) -> SensitivityTable:
+    return probe.rank(
+        net.runner,
+        net.thresholds,
+        net.int8,
+        rows,
+        net.samples,
+        **{"metrics": ("mse",), **options},  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.slow
+def test_estimates_are_near_the_exact_scores_of_a_smooth_network(net: Case) -> None:
+    rows = net.rows()
+    exact = net.exact(rows)
+    found = ranked(net, rows, metrics=("mse", "cosine-similarity"), probes=32)
+    assert compare(found, exact).ratio == pytest.approx(1.0, abs=0.4)
+    lost = [1 - t.column("cosine-similarity") for t in (found, exact)]
+    np.testing.assert_allclose(np.median(lost[0] / lost[1]), 1.0, atol=0.4)
+    assert (found.column("cosine-similarity") <= 1.0).all()
+    assert found.cost["probes"] <= 32
+    assert found.method == "probe"
+
+
+@pytest.mark.slow
+def test_the_seed_decides_every_bit(net: Case) -> None:
+    rows = rows_of(net.model, net.plan, "group", candidates=("int8", "int16"))
+    first, again, other = (ranked(net, rows, probes=4, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.score, again.score)
+    assert not np.array_equal(first.score, other.score)
+    np.testing.assert_array_equal(np.isnan(first.score[..., 0]), ~rows.accepted)
+
+
+@pytest.mark.slow
+def test_a_single_row_can_be_ranked(net: Case) -> None:
+    rows = rows_of(net.model, net.plan, only=[["stem"]])
+    assert ranked(net, rows, probes=16).score.shape == (1, 1, 1)
+
+
+def test_a_metric_that_probes_cannot_estimate_is_refused(net: Case) -> None:
+    with pytest.raises(UnknownNameError, match="--method=probe"):
+        ranked(net, net.rows(), metrics=("chebyshev",))

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jptq.tuning import Evaluator, Journal, Measurer, Prepared
+from jptq.tuning.measure import _share, _spread
+from tests.tuning.networks import evaluator
+
+
+@pytest.mark.parametrize(
+    ("score", "reference", "want"),
+    [(0.5, 1.0, 0.5), (1.2, 1.0, 1.2), (0.0, 0.0, 1.0), (0.1, 0.0, 1.0), (-0.1, 0.0, 0.0)],
+)
+def test_a_share_is_of_the_float_score(score: float, reference: float, want: float) -> None:
+    assert _share(score, reference) == pytest.approx(want)
+
+
+def test_a_score_below_zero_is_worse_the_further_it_falls() -> None:
+    # A negative loss: -1.1 is 10 % worse than -1.0, as 0.9 is than 1.0.
+    assert _share(-1.0, -1.0) == pytest.approx(1.0)
+    assert _share(-1.1, -1.0) == pytest.approx(0.9)
+    assert _share(-0.9, -1.0) == pytest.approx(1.1)
+
+
+def test_spreads_have_numbers_that_json_can_hold() -> None:
+    found = _spread(np.array([1.0, math.inf, math.nan]))
+    assert all(math.isfinite(v) for v in (found.min, found.mean, found.max))
+
+
+def test_the_float_model_is_all_of_itself(prepared: Prepared) -> None:
+    floating = Measurer(prepared, evaluator(), Journal(None)).floating()
+    assert floating.worst_share == 1.0
+    assert floating.scores["score"] == pytest.approx(1.0, abs=1e-5)
+    assert Measurer(prepared, None, Journal(None)).floating().worst_share is None
+
+
+def test_output_errors_are_those_of_the_two_forwards(prepared: Prepared) -> None:
+    assignment = prepared.all("int8")
+    found = Measurer(prepared, None, Journal(None))("int8", assignment)
+    assert found.comparison is not None
+    (output,) = found.comparison.outputs
+    exact = prepared.runner.forward(None)
+    rough = prepared.runner.forward(prepared.table(assignment))
+    cosines, squares, absolutes, worst = [], [], [], []
+    for i in range(len(prepared.samples)):
+        a, b = (f(prepared.samples[i])[output.output].astype(float).ravel() for f in (exact, rough))
+        cosines.append(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+        squares.append(np.mean((a - b) ** 2))
+        absolutes.append(np.mean(np.abs(a - b)))
+        worst.append(np.max(np.abs(a - b)))
+    assert found.comparison.samples == len(cosines) == 5
+    pairs = (output.cosine, cosines), (output.l2, squares), (output.l1, absolutes)
+    for spread, want in (*pairs, (output.chebyshev, worst)):
+        got = (spread.min, spread.mean, spread.max)
+        np.testing.assert_allclose(got, (np.min(want), np.mean(want), np.max(want)), rtol=1e-4)
+
+
+def test_nothing_is_measured_twice(prepared: Prepared) -> None:
+    scored = evaluator()
+    measurer = Measurer(prepared, scored, Journal(None))
+    first = measurer("one name", prepared.all("int8"), predicted=1.0)
+    calls = scored.calls
+    second = measurer("another", dict(reversed(prepared.all("int8").items())), predicted=2.0)
+    assert scored.calls == calls
+    assert second.comparison == first.comparison
+    assert (second.name, second.predicted_error) == ("another", 2.0)
+
+
+def test_what_the_journal_knows_is_counted_and_not_run(prepared: Prepared, tmp_path: Path) -> None:
+    first = Measurer(prepared, evaluator(digest="file"), Journal(tmp_path))
+    want = first("int8", prepared.all("int8"))
+
+    def never(forward: object) -> float:
+        raise AssertionError("not again")
+
+    later = Measurer(prepared, Evaluator(never, where="test", digest="file"), Journal(tmp_path))
+    assert later("int8", prepared.all("int8")) == want
+    assert later.evaluator_calls == first.evaluator_calls == 2  # float and INT8
+
+
+def test_scores_of_another_evaluator_are_not_taken(prepared: Prepared, tmp_path: Path) -> None:
+    Measurer(prepared, evaluator(digest="old"), Journal(tmp_path))("int8", prepared.all("int8"))
+    other = Evaluator(lambda forward: 0.5, where="test", digest="new")
+    found = Measurer(prepared, other, Journal(tmp_path))("int8", prepared.all("int8"))
+    assert found.scores == {"score": 0.5}
+    assert found.shares == {"score": 1.0}
+
+
+def test_latency_and_int16_work_are_those_of_the_assignment(prepared: Prepared) -> None:
+    measurer = Measurer(prepared, None, Journal(None))
+    low, high = (measurer(n, prepared.all(n)) for n in ("int8", "int16"))
+    assert (low.raised, low.macs_int16) == (0, 0.0)
+    assert high.raised > 0
+    assert high.macs_int16 == 1.0
+    assert high.time_us == prepared.latency.total_us(prepared.all("int16"))

@@ -1,0 +1,1 @@
+"""Benchmarks, generators and networks: used in a checkout, not installed."""

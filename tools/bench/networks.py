@@ -1,0 +1,72 @@
+"""The networks that are measured: folders with a model, samples and an evaluator."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jptq.engine.cache import enable_compilation_cache
+from jptq.errors import DataError
+from jptq.ir import Model
+from jptq.tuning import Prepared, load_float, prepare
+
+MARCH = "nash-e"
+LARGEST_VALUE = {"model_config": {"activation": {"calibration_type": "max"}}}
+"""Thresholds that need no search: rankings are compared under them."""
+
+
+class Network:
+    """One folder: ``model.onnx``, ``calibration_data/``, ``evaluate.py``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+
+    @property
+    def model(self) -> Path:
+        """The float ONNX file."""
+        return self.folder / "model.onnx"
+
+    @property
+    def data(self) -> Path:
+        """The folder of calibration samples."""
+        return self.folder / "calibration_data"
+
+    @property
+    def evaluator(self) -> Path:
+        """The file that scores a forward."""
+        return self.folder / "evaluate.py"
+
+    def floating(self, samples: int) -> tuple[Model, list[dict[str, np.ndarray]]]:
+        """Return the optimized float graph and the first samples."""
+        model, found = load_float(self.model, self.data)
+        return model, [found[i] for i in range(min(samples, len(found)))]
+
+    @functools.cached_property
+    def prepared(self) -> Prepared:
+        """The network calibrated by the largest value of each tensor."""
+        enable_compilation_cache()
+        return prepare(self.model, self.data, march=MARCH, quant_config=LARGEST_VALUE)
+
+
+def find(folder: Path, names: Sequence[str] = ()) -> list[Network]:
+    """Return the networks of a folder, or the one that the folder is.
+
+    Raises:
+      DataError: There is none, or none of that name.
+    """
+    if (folder / "model.onnx").is_file():
+        return [Network(folder)]
+    found = [Network(path.parent) for path in sorted(folder.glob("*/model.onnx"))]
+    chosen = [network for network in found if not names or network.name in names]
+    if not chosen:
+        known = ", ".join(network.name for network in found) or "none"
+        raise DataError(
+            f"no such network in {folder}",
+            why=f"found: {known}",
+            hint="give a folder of folders that hold model.onnx and calibration_data/",
+        )
+    return chosen

@@ -1,0 +1,10 @@
+"""The benchmarks by name."""
+
+from __future__ import annotations
+
+from tools.bench import forward, lowerings, probe, sweep, tune
+from tools.bench.record import Bench
+
+BENCHES: dict[str, Bench] = {
+    module.BENCH.name: module.BENCH for module in (forward, lowerings, sweep, probe, tune)
+}

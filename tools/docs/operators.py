@@ -1,0 +1,72 @@
+"""``python -m tools.docs.operators``: write ``docs/operators.md`` from the registry."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from jptq import files
+from jptq.ops import Kind, Op, registered
+from jptq.ops.not_yet import NOT_YET
+
+PAGE = Path("docs/operators.md")
+
+_HEAD = """\
+# Operators
+
+*Generated from the registry by `make docs`.*
+
+An operator is a function whose signature is its ONNX schema. It stands for the schema versions that
+are listed; a node of an opset in between means the version before it. How it treats a grid of
+quantized values:
+
+| kind | meaning |
+| --- | --- |
+"""
+
+_KINDS = {
+    Kind.COMPUTE: "makes new values: own thresholds in and out",
+    Kind.VIEW: "moves, selects or repeats values: input and output share one grid",
+    Kind.FUSABLE: "keeps values and may join its producer (Relu, Clip)",
+    Kind.FLOAT_ONLY: "runs in float, is never quantized",
+    Kind.SHAPE_ONLY: "works on shapes, indices or booleans",
+}
+
+_NOT_YET = """\
+## Not here
+
+A network with one of these is refused, with the names of all such nodes at once.
+
+| operator | why |
+| --- | --- |
+"""
+
+
+def page() -> str:
+    """Return the page."""
+    text = [_HEAD + _rows((kind.value, meaning) for kind, meaning in _KINDS.items())]
+    families: dict[str, list[Op]] = defaultdict(list)
+    for entry in registered():
+        families[entry.function.__module__.rpartition(".")[2]].append(entry)
+    for family in sorted(families):
+        table = "| operator | versions | kind | CPU lowerings |\n| --- | --- | --- | --- |\n"
+        rows = sorted(map(_row, families[family]))
+        text.append(f"## {family.replace('_', ' ').capitalize()}\n\n{table}{_rows(rows)}")
+    text.append(_NOT_YET + _rows(sorted(NOT_YET.items())))
+    return "\n".join(text)
+
+
+def _row(entry: Op) -> tuple[str, ...]:
+    name = f"{entry.domain}::{entry.name}" if entry.domain else entry.name
+    versions = ", ".join(map(str, sorted(entry.since)))
+    lowerings = ", ".join(way.name for way in entry.lowerings)
+    return name, versions, entry.traits.kind.value, lowerings
+
+
+def _rows(rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+if __name__ == "__main__":
+    files.write_text(PAGE, page())
