@@ -17,7 +17,7 @@ LOCK := constraints.txt
 CODE := jptq tools tests configs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint format types imports docs golden bench picture lock dist clean
+.PHONY: help setup demo test quick lint format types imports docs bench picture lock dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -79,9 +79,6 @@ docs: setup ## generate the tables and pages, build the site into site/
 	$(RUN) -m tools.docs.commands
 	$(RUN) -m tools.bench.tables
 	$(RUN) -m mkdocs build --strict
-
-golden: setup ## rewrite the stored results of tests/golden; review the difference
-	JPTQ_GOLDEN=write $(RUN) -m pytest -m "not models and not gpu" tests -k golden
 
 bench: setup ## measure; MODELS is a folder of networks, BENCH one benchmark
 	$(RUN) -m tools.bench $(BENCH) $(MODELS)

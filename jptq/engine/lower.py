@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jptq import ops
 from jptq.engine import layouts, subgraphs
 from jptq.engine.arrange import Spec, arrange
 from jptq.engine.fold import fold
 from jptq.engine.layouts import Perm
+from jptq.engine.operators import find_op, refuse_unsupported
 from jptq.engine.program import Operand, Program, Step, WeightSlot
-from jptq.errors import ModelError, ShapeError, StaticInputError, UnsupportedOpError
+from jptq.errors import ModelError, ShapeError, StaticInputError
 from jptq.ir.model import Model, Node
 from jptq.ops.registry import Lowering, Op
 from jptq.quant.plan import Plan
@@ -53,7 +53,7 @@ def lower(
       StaticInputError: A value is needed that the example does not hold.
       ShapeError: Shapes do not fit, with the node's name.
     """
-    _refuse_unsupported(model)
+    refuse_unsupported(model)
     bound: dict[str, np.ndarray] = {}
     while True:
         try:
@@ -64,39 +64,6 @@ def lower(
             if not new or not all(isinstance(v, np.ndarray) for v in values.values()):
                 raise need.error from None
             bound.update({name: np.asarray(value) for name, value in values.items()})
-
-
-def find_op(model: Model, node: Node) -> Op | None:
-    """Return the operator that a node means under the model's opsets."""
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    return ops.find(domain, node.op, model.opset(node.domain))
-
-
-def _refuse_unsupported(model: Model) -> None:
-    missing: dict[str, list[str]] = {}
-    for owner, node in subgraphs.walk(model):
-        if node.is_calibration:
-            continue
-        entry = find_op(owner, node)
-        if entry is None:
-            domain = f"{node.domain}::" if node.domain else ""
-            missing.setdefault(f"{domain}{node.op}-{owner.opset(node.domain)}", []).append(
-                node.name
-            )
-            continue
-        for name in sorted(set(node.attributes) - set(entry.attributes)):
-            if not entry.open_attributes:
-                missing.setdefault(f"{node.op} attribute {name!r}", []).append(node.name)
-    if missing:
-        listed = "; ".join(
-            f"{what} ({len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-            for what, names in sorted(missing.items())
-        )
-        raise UnsupportedOpError(
-            f"{len(missing)} operators of the model are not supported",
-            where=listed,
-            hint="replace or cut them (--output_node), or report the operator",
-        )
 
 
 class _Lowering:

@@ -1,4 +1,7 @@
-"""Poolings: maxima, means and norms over windows or over all positions."""
+"""Poolings: maxima, means and norms over windows or over all positions.
+
+Over 400 lines: one family of ten operators whose windows, pads and lowerings are shared.
+"""
 
 from __future__ import annotations
 

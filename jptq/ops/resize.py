@@ -3,6 +3,8 @@
 Every axis is resized by itself: each output position reads a few input positions with weights.
 Both depend on shapes and constants only, so they are computed on the host while tracing, in
 float32 as runtimes do, because rounding decides which neighbour ``nearest`` takes.
+
+Over 400 lines: one operator in all its coordinate, rounding and interpolation modes.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
@@ -85,6 +86,8 @@ def rank(
         found: dict[tuple[int, int], dict[str, Array]] = {}
         for finished, result in sweep.run(feeds, work, rows, tables, packed):
             found.update(result)
+            # Running ahead of the device would hold the states of every lane at once.
+            jax.block_until_ready(result)
             done += finished
             progress(done, total)
         collected.append(
@@ -128,30 +131,28 @@ class _Sweep:
         tables: Sequence[Table],
         packed: Sequence[Mapping[str, Array]],
     ) -> Iterator[tuple[int, dict[tuple[int, int], dict[str, Array]]]]:
-        """Yield ``(rows finished, {(row, candidate): {output: moments [S, 7]}})``."""
+        """Yield ``(rows finished, {(row, candidate): {output: moments [S, 7 + 2 C]}})``."""
         prefixes = self.pieces.prefixes(self.runner.float_weights, feeds, self.lanes)
         floats = prefixes[-1]
         plan = self.runner.program.plan
         assert plan is not None
         indices = rows.indices(plan)
         waiting: list[_Lane] = []
-        queue = list(work)
+        queue = deque(work)
         for segment in range(len(self.pieces)):
             # Lanes left over from earlier segments come this far, to be joined by the new ones.
             if waiting:
                 waiting = self._advance(segment, waiting)
             while queue and queue[0][0][1] == segment:
-                (first, last), row, q = queue.pop(0)
+                (first, last), row, q = queue.popleft()
                 waiting.append(
                     self._perturb(prefixes, first, last, row, q, indices[row], tables[q], packed[q])
                 )
-                while len(waiting) >= self.lanes:
-                    group, waiting = waiting[: self.lanes], waiting[self.lanes :]
-                    for later in range(segment + 1, len(self.pieces)):
-                        group = self._advance(later, group)
-                    yield len(group), self._compare(floats, group, rows)
+                if len(waiting) == self.lanes:
+                    yield len(waiting), self._finish(segment + 1, waiting, floats, rows)
+                    waiting = []
         if waiting:
-            yield len(waiting), self._compare(floats, waiting, rows)
+            yield len(waiting), self._finish(len(self.pieces), waiting, floats, rows)
 
     def _perturb(
         self,
@@ -179,28 +180,38 @@ class _Sweep:
             state = self.pieces.run_quantized(index, weights, table_on, state)
         return _Lane(row, candidate, state)
 
-    def _advance(self, segment: int, lanes: list[_Lane]) -> list[_Lane]:
-        """Run a float segment on several lanes at once."""
-        names = self.pieces.segments[segment].live_in
-        full = lanes + [lanes[-1]] * (self.lanes - len(lanes))
-        joined = {n: jnp.concatenate([lane.state[n] for lane in full]) for n in names}
+    def _join(self, lanes: Sequence[_Lane], names: Sequence[str]) -> State:
+        """Lay lanes side by side along the samples; a missing one repeats the last."""
+        full = [*lanes, *[lanes[-1]] * (self.lanes - len(lanes))]
+        return {n: jnp.concatenate([lane.state[n] for lane in full]) for n in names}
+
+    def _advance(self, segment: int, lanes: Sequence[_Lane]) -> list[_Lane]:
+        """Run one float segment on lanes that have to wait for others behind it."""
+        joined = self._join(lanes, self.pieces.segments[segment].live_in)
         out = self.pieces.run_float(segment, self.runner.float_weights, joined)
-        size = next(iter(out.values())).shape[0] // len(full)
         return [
-            _Lane(
-                lane.row, lane.candidate, {n: v[i * size : (i + 1) * size] for n, v in out.items()}
-            )
+            _Lane(lane.row, lane.candidate, {n: _share(v, i, self.lanes) for n, v in out.items()})
             for i, lane in enumerate(lanes)
         ]
 
-    def _compare(
-        self, floats: State, lanes: list[_Lane], rows: Rows
+    def _finish(
+        self, segment: int, lanes: Sequence[_Lane], floats: State, rows: Rows
     ) -> dict[tuple[int, int], dict[str, Array]]:
-        full = lanes + [lanes[-1]] * (self.lanes - len(lanes))
+        """Run the remaining float segments on lanes together, and compare."""
+        state: State = self._join(lanes, tuple(lanes[0].state))
+        for later in range(segment, len(self.pieces)):
+            state = self.pieces.run_float(later, self.runner.float_weights, state)
         out: dict[tuple[int, int], dict[str, Array]] = {(x.row, x.candidate): {} for x in lanes}
         for name in rows.outputs:
-            sums = _moments()(floats[name], jnp.stack([lane.state[name] for lane in full]))
+            shape = (self.lanes, *floats[name].shape)
+            sums = _moments()(floats[name], state[name].reshape(shape))
             for i, lane in enumerate(lanes):
                 if name in rows.reached[lane.row]:
                     out[lane.row, lane.candidate][name] = sums[i]
         return out
+
+
+def _share(joined: Array, lane: int, lanes: int) -> Array:
+    """Return one lane's samples."""
+    size = joined.shape[0] // lanes
+    return joined[lane * size : (lane + 1) * size]
