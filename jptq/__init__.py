@@ -13,10 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jptq.engine.trace import Forward
-    from jptq.errors import JptqError
-    from jptq.results import Allocation, LatencyTable, Report, SensitivityTable
-    from jptq.tuning.api import (
+    from jptq.api.run import tune
+    from jptq.api.steps import (
         allocate,
         calibrate,
         latency_of,
@@ -25,9 +23,11 @@ if TYPE_CHECKING:
         save_model,
         trace,
     )
+    from jptq.engine.trace import Forward
+    from jptq.errors import JptqError
+    from jptq.results import Allocation, LatencyTable, Report, SensitivityTable
     from jptq.tuning.loop import Options
     from jptq.tuning.prepare import Prepared
-    from jptq.tuning.run import tune
 
 __version__ = "0.1.0"
 
@@ -60,14 +60,14 @@ _HOMES = {
     "Prepared": "jptq.tuning.prepare",
     "Report": "jptq.results",
     "SensitivityTable": "jptq.results",
-    "allocate": "jptq.tuning.api",
-    "calibrate": "jptq.tuning.api",
-    "latency_of": "jptq.tuning.api",
-    "load_model": "jptq.tuning.api",
-    "rank_nodes": "jptq.tuning.api",
-    "save_model": "jptq.tuning.api",
-    "trace": "jptq.tuning.api",
-    "tune": "jptq.tuning.run",
+    "allocate": "jptq.api.steps",
+    "calibrate": "jptq.api.steps",
+    "latency_of": "jptq.api.steps",
+    "load_model": "jptq.api.steps",
+    "rank_nodes": "jptq.api.steps",
+    "save_model": "jptq.api.steps",
+    "trace": "jptq.api.steps",
+    "tune": "jptq.api.run",
 }
 
 

@@ -17,9 +17,9 @@ from jptq.errors import ConfigError
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
+    from jptq.api.steps import Timed
     from jptq.report import Table
     from jptq.results import Allocation
-    from jptq.tuning.api import Timed
 
 FLAGS = (
     "model",
@@ -45,16 +45,16 @@ BUDGET_TOO_SMALL = 4
 def run(flags: FlagValues) -> int:
     """Solve and print."""
     out = None if flags.out is None else output.folder(flags.out)
+    from jptq.api import steps
     from jptq.quant.assign import uniform
     from jptq.results import SensitivityTable
-    from jptq.tuning import api
 
     errors = SensitivityTable.load(Path(flags.sensitivity))
     found = latency.timed(flags)
     int8_us = found.table.total_us(uniform(found.plan, "int8"))
     budget = _budget(flags, int8_us)
     metric = inputs.one(flags, "metric") if flags.metric else errors.metrics[0]
-    problem = api.problem(found, errors, metric=metric)
+    problem = steps.problem(found, errors, metric=metric)
     if budget is None:
         from jptq.allocation import pareto
 

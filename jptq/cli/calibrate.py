@@ -37,7 +37,7 @@ def run(flags: FlagValues) -> int:
     shapes = inputs.shapes(flags.input_shape)
     machine.settle(flags.device, flags.threads)
     from jptq import ir, tuning
-    from jptq.tuning.run import WORK
+    from jptq.api.run import WORK
 
     with progress.bars() as shown:
         found = tuning.prepare(

@@ -31,9 +31,9 @@ PREPARE = (
 def prepared(flags: FlagValues, progress: Progress) -> Prepared:
     """Start JAX and return the calibrated network that the flags of `PREPARE` describe."""
     machine.settle(flags.device, flags.threads)
-    from jptq.tuning import api
+    from jptq.api import steps
 
-    return api.calibrate(
+    return steps.calibrate(
         flags.model,
         flags.calibration_data,
         march=flags.march,

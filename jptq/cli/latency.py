@@ -15,8 +15,8 @@ from jptq.cli import inputs, output
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
+    from jptq.api.steps import Timed
     from jptq.report import Table
-    from jptq.tuning.api import Timed
 
 FLAGS = (
     "model",
@@ -52,9 +52,9 @@ def run(flags: FlagValues) -> int:
 
 def timed(flags: FlagValues) -> Timed:
     """Return the times of the network that the flags name."""
-    from jptq.tuning import api
+    from jptq.api import steps
 
-    return api.timed(
+    return steps.timed(
         flags.model,
         march=flags.march,
         quant_config=flags.quant_config,

@@ -71,14 +71,14 @@ def _ranked(
     flags: FlagValues, prepared: Prepared, method: str, shown: Progress, *, metrics: Any = None
 ) -> SensitivityTable:
     from jptq import sensitivity
-    from jptq.tuning import api
+    from jptq.api import steps
 
     loss = None
     if flags.loss is not None and method in ("gradient", "hessian"):
         loss = sensitivity.load_loss(flags.loss)
     elif flags.loss is not None and len(flags.method) == 1:
         raise ConfigError(f"--loss with --method={method}", hint="gradient and hessian take one")
-    return api.rank_nodes(
+    return steps.rank_nodes(
         prepared,
         kind=flags.kind,
         method=method,

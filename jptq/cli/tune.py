@@ -89,11 +89,11 @@ def tuned(
     refuse_contradictions(flags, has_evaluator=evaluator is not None)
     shapes = inputs.shapes(input_shape)
     machine.settle(flags.device, flags.threads)
-    from jptq import tuning
+    from jptq.api.run import tune
 
     asked = options(flags)
     with progress.bars() as shown:
-        report = tuning.tune(
+        report = tune(
             model,
             calibration_data,
             out=out,

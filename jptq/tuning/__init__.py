@@ -5,7 +5,6 @@ from jptq.tuning.journal import Journal
 from jptq.tuning.loop import SEARCHES, Options, tune_prepared
 from jptq.tuning.measure import Measurer
 from jptq.tuning.prepare import Prepared, prepare
-from jptq.tuning.run import tune, write
 from jptq.tuning.source import load_float
 
 __all__ = [
@@ -17,7 +16,5 @@ __all__ = [
     "Prepared",
     "load_float",
     "prepare",
-    "tune",
     "tune_prepared",
-    "write",
 ]

@@ -15,8 +15,8 @@ import onnx
 import pytest
 
 from jptq import files as atomic
+from jptq.api import run as tuning_run
 from jptq.errors import StorageError
-from jptq.tuning import run as tuning_run
 from tests.cli.conftest import Ended, Files
 
 Jptq = Callable[..., Ended]
