@@ -168,15 +168,22 @@ def rank_nodes(
         options["seed"] = seed
     if loss is not None:
         options["loss"] = loss
-    return (naive.rank if sweep == "naive" else rank)(
-        runner,
-        prepared.thresholds,
-        prepared.configured,
-        rows,
-        spread(prepared.samples, samples),
+    given = (runner, prepared.thresholds, prepared.configured, rows)
+    used = spread(prepared.samples, samples)
+    table = (naive.rank if sweep == "naive" else rank)(
+        *given,
+        used,
         metrics=tuple(metrics) or default_metrics(method, kind),
         progress=lambda done, total: progress(f"rank by {method}", done, total),
         **options,
+    )
+    if method != "probe":
+        return table
+    return sensitivity.rescore(
+        table,
+        *given,
+        used,
+        progress=lambda done, total: progress("score the head exactly", done, total),
     )
 
 

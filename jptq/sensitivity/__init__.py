@@ -6,6 +6,7 @@ from jptq.results.sensitivity import SensitivityTable
 from jptq.sensitivity import exact, gradient, hessian, naive, probe
 from jptq.sensitivity.compare import Agreement, compare
 from jptq.sensitivity.losses import Loss, load_loss
+from jptq.sensitivity.rescoring import rescore
 from jptq.sensitivity.rows import CURRENT, Rows, rows_of
 
 METHODS: Mapping[str, Callable[..., SensitivityTable]] = {
@@ -34,5 +35,6 @@ __all__ = [
     "compare",
     "load_loss",
     "naive",
+    "rescore",
     "rows_of",
 ]

@@ -53,6 +53,17 @@ class Rows:
         """Return each row's positions in the plan."""
         return [tuple(plan.index[name] for name in row) for row in self.members]
 
+    def take(self, indices: Sequence[int]) -> Rows:
+        """Return some of the rows."""
+        keep = list(indices)
+        return dataclasses.replace(
+            self,
+            names=tuple(self.names[i] for i in keep),
+            members=tuple(self.members[i] for i in keep),
+            accepted=self.accepted[keep],
+            reached=tuple(self.reached[i] for i in keep),
+        )
+
     def tables(self, plan: Plan, thresholds: Thresholds, base: Assignment) -> list[Table]:
         """Return, per candidate, the table in which every calibration has its type."""
         return [

@@ -249,6 +249,10 @@ def _rank(
             progress=lambda done, total: progress("rank quantizers", done, total),
             **extra,
         )
+        if options.method == "probe":
+            found = sensitivity.rescore(
+                found, prepared.runner, prepared.thresholds, base, groups, samples
+            )
         return dataclasses.replace(found, metrics=("mse",))
 
     return ranking, kept(f"errors-{options.method}", kept_errors, errors)

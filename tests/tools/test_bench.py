@@ -13,7 +13,7 @@ import pytest
 from jptq import files
 from jptq.errors import DataError
 from jptq.results import SensitivityTable
-from tools.bench import clock, networks, probe, record, tables
+from tools.bench import clock, networks, record, tables
 from tools.bench.record import Bench, Column
 from tools.bench.registry import BENCHES
 
@@ -96,14 +96,6 @@ def test_filling_a_page_replaces_what_stood_in_its_slots_only(tmp_path: Path) ->
     assert filled.startswith("before\n<!-- table: forward -->\nNot measured yet")
     assert filled.endswith("<!-- end -->\nafter\n")
     assert tables.filled(filled, tmp_path) == filled
-
-
-def test_exact_scores_replace_the_highest_estimates_within_the_share() -> None:
-    truth = np.linspace(1.0, 2.0, 100)
-    estimate = truth.copy()
-    estimate[:8] = 10.0  # far too high: they hide nodes that are really worse
-    found = probe.rescored(table_of(estimate), table_of(truth))
-    assert found == {"rows": 10, "worst_in_first": probe.WORST}
 
 
 def test_a_folder_without_networks_is_refused(tmp_path: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import Any
 
 import numpy as np
 
 from jptq.results import SensitivityTable
-from jptq.sensitivity import compare, probe
+from jptq.sensitivity import compare, probe, rescore
 from tools.bench import clock
 from tools.bench.networks import Network
 from tools.bench.record import Bench, Column
@@ -17,8 +16,6 @@ from tools.bench.sweep import Sweep
 
 PROBES = 16
 WORST, FIRST = 10, 20
-RESCORED = 0.1
-"""Share of the nodes whose estimate is replaced by the exact score."""
 
 
 def run(network: Network, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -51,7 +48,7 @@ def run(network: Network, options: argparse.Namespace) -> list[dict[str, Any]]:
             "spearman": agreement.spearman,
             "ratio": agreement.ratio,
             "worst_in_first": agreement.worst_in,
-            "rescored": rescored(estimated, reference),
+            "rescored": rescored(sweep, estimated, reference),
             "cost": clock.ratio(times["probe"], times["f"]),
             "first_s": estimated.seconds,
             "seconds": float(np.median(times["probe"])),
@@ -59,27 +56,23 @@ def run(network: Network, options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def rescored(estimated: SensitivityTable, exact: SensitivityTable) -> dict[str, Any]:
-    """Return how the head looks once its contested rows have been scored exactly.
-
-    The highest estimates are replaced by exact scores, one after the other, until the first rows
-    are all exact or the share is spent. The exact scores are those of the reference: a sweep of
-    these rows alone gives the same numbers.
-    """
-    scores = estimated.column("mse").copy()
-    truth = exact.column("mse")
-    left = math.floor(RESCORED * len(scores))
-    known: set[int] = set()
-    while left > len(known):
-        head = np.argsort(-scores, kind="stable")[:FIRST]
-        contested = [int(i) for i in head if int(i) not in known]
-        if not contested:
-            break
-        known.add(contested[0])
-        scores[contested[0]] = truth[contested[0]]
-    head = np.argsort(-scores, kind="stable")[:FIRST]
-    worst = np.argsort(-truth, kind="stable")[:WORST]
-    return {"rows": len(known), "worst_in_first": len(set(head.tolist()) & set(worst.tolist()))}
+def rescored(sweep: Sweep, estimated: SensitivityTable, exact: SensitivityTable) -> dict[str, Any]:
+    """Return how the head looks once its contested rows have been scored exactly."""
+    prepared = sweep.prepared
+    mended = rescore(
+        estimated,
+        prepared.runner,
+        prepared.thresholds,
+        prepared.all("int8"),
+        sweep.rows,
+        sweep.samples,
+    )
+    agreement = compare(mended, exact, metric="mse", worst=WORST, first=FIRST)
+    return {
+        "rows": int(mended.cost["exact rows"]),
+        "worst_in_first": agreement.worst_in,
+        "note": mended.notes[-1],
+    }
 
 
 BENCH = Bench(
