@@ -29,7 +29,7 @@ PROBES = 16
 ROUND = 4
 """Probes per program run: they share one forward pass."""
 
-SETTLED = 0.99
+SETTLED = 0.998
 """Rank correlation of two halves of the probes at which no more are drawn."""
 
 METRICS = ("mse", "cosine-similarity")
@@ -77,12 +77,17 @@ def rank(
     gates = Gates(runner.program, len(tables))
     outputs = [name for name in rows.outputs if name in runner.program.outputs]
     aligned = "cosine-similarity" in metrics
+    # As many unit vectors as there are output elements give the squares without any chance.
+    elements = sum(int(np.prod(runner.program.shapes[name])) for name in outputs)
+    basis = elements if elements <= min(probes, PROBES) else 0
     backward = runner.compilations.once(
-        ("probe", len(tables), tuple(outputs), aligned),
-        lambda: runner.compilations.jit("probe", _backward(gates, outputs, aligned=aligned)),
+        ("probe", len(tables), tuple(outputs), aligned, probes),
+        lambda: runner.compilations.jit(
+            "probe", _backward(gates, outputs, aligned=aligned, basis=basis)
+        ),
     )
     packed = runner.float_weights.weights
-    rounds = max(1, probes // ROUND)
+    rounds = -(-basis // ROUND) if basis else max(1, probes // ROUND)
     batches = -(-len(samples) // runner.batch)
     found: list[_Probed] = []
     drawn = 0
@@ -92,14 +97,16 @@ def rank(
             first = len(parts) * runner.batch
             size = next(iter(feeds.values())).shape[0]
             keys = jnp.stack([prng.key(seed, "probe", number, first + i) for i in range(size)])
-            pulled = backward(packed, weights, tables, feeds, keys)
+            pulled = backward(packed, weights, tables, feeds, keys, np.int32(drawn))
             parts.append({name: np.asarray(value)[:count] for name, value in pulled.items()})
             progress(len(parts) + number * batches, rounds * batches)
         found.append({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
         drawn += ROUND
-        if number and number % 2 and _settled(found, rows, plan.index):
+        if not basis and number % 2 and _settled(found, rows, plan.index):
             break
     score, stderr = _scores(found, rows, plan.index, metrics)
+    if basis:
+        stderr = np.zeros_like(stderr)
     return SensitivityTable(
         rows=rows.names,
         kind=rows.kind,
@@ -121,11 +128,15 @@ _Probed = dict[str, np.ndarray]
 
 
 def _backward(
-    gates: Gates, outputs: Sequence[str], *, aligned: bool
+    gates: Gates, outputs: Sequence[str], *, aligned: bool, basis: int
 ) -> Callable[..., dict[str, Array]]:
     """Return the program that pulls sign vectors back to the gates, over a batch of samples.
 
-    ``aligned`` adds the directions ``y/|y|``, one per output, that the cosine needs.
+    Args:
+      gates: The network.
+      outputs: What is compared.
+      aligned: Add the directions ``y/|y|``, one per output, that the cosine needs.
+      basis: Number of output elements if unit vectors take the place of random signs, else 0.
     """
 
     def one(
@@ -134,6 +145,7 @@ def _backward(
         tables: Sequence[Table],
         feeds: Mapping[str, Array],
         key: Array,
+        first: Array,
     ) -> dict[str, Array]:
         plan = gates.program.plan
         assert plan is not None
@@ -149,13 +161,25 @@ def _backward(
         one_output = len(outputs) == 1
 
         def signs(k: Array, scales: Mapping[str, Array]) -> dict[str, Array]:
+            if basis:
+                return units(k, scales)
             split = jax.random.split(k, len(outputs))
             return {
                 n: jax.random.rademacher(split[i], y[n].shape, y[n].dtype) * scales[n]
                 for i, n in enumerate(outputs)
             }
 
-        keys = jax.random.split(key, ROUND)
+        def units(number: Array, scales: Mapping[str, Array]) -> dict[str, Array]:
+            # Scaled so that the mean over all vectors drawn is the sum over the elements.
+            scale = np.sqrt(-(-basis // ROUND) * ROUND)
+            out, start = {}, 0
+            for n in outputs:
+                hot = jax.nn.one_hot(number - start, y[n].size, dtype=y[n].dtype)
+                out[n] = hot.reshape(y[n].shape) * scales[n] * jnp.asarray(scale, y[n].dtype)
+                start += y[n].size
+            return out
+
+        keys = first + jnp.arange(ROUND, dtype=jnp.int32) if basis else jax.random.split(key, ROUND)
         sizes = {n: jnp.asarray(1.0 / np.sqrt(max(v.size, 1)), v.dtype) for n, v in y.items()}
         mse = jax.vmap(lambda k: pull(signs(k, sizes))[0])(keys)
         out = {"mse": mse}
@@ -186,8 +210,9 @@ def _backward(
         tables: Sequence[Table],
         feeds: Mapping[str, Array],
         keys: Array,
+        first: Array,
     ) -> dict[str, Array]:
-        return jax.vmap(lambda f, k: one(packed, weights, tables, f, k))(feeds, keys)
+        return jax.vmap(lambda f, k: one(packed, weights, tables, f, k, first))(feeds, keys)
 
     return batch
 
