@@ -1,13 +1,14 @@
-"""Evaluate operators on the host while lowering: shape arithmetic and constants."""
+"""What can be said of an operator while lowering: values on the host, or shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from jptq.engine.arrange import Spec
 from jptq.ops.registry import Op
 
 
@@ -26,6 +27,39 @@ def fold(
         result = entry.function(*operands, **attributes)
         results = result if isinstance(result, tuple) else (result,)
         return tuple(np.asarray(r) for r in results)
+
+
+def infer(
+    function: Callable[..., Any],
+    dynamic: Mapping[int, Spec],
+    static: Mapping[int, np.ndarray],
+    count: int,
+) -> tuple[tuple[Spec, ...], tuple[np.ndarray | None, ...]]:
+    """Return what is known of an operator's outputs when only some of its inputs are.
+
+    Args:
+      function: The operator with its attributes.
+      dynamic: Shapes and dtypes of the inputs that are only known when running, by position.
+      static: Values of the others that are there.
+      count: How many inputs the operator has.
+
+    Returns:
+      The outputs' shapes and dtypes; and their values, None for each that hangs on the values of
+      ``dynamic``. Those of Shape, say, do not.
+    """
+    known: tuple[np.ndarray | None, ...] = ()
+
+    def call(*values: Any) -> tuple[Any, ...]:
+        nonlocal known
+        given = {**static, **dict(zip(dynamic, values, strict=True))}
+        result = function(*(given.get(i) for i in range(count)))
+        results = result if isinstance(result, tuple) else (result,)
+        known = tuple(value if isinstance(value, np.ndarray) else None for value in results)
+        return results
+
+    narrowed = [Spec(s.shape, jax.dtypes.canonicalize_dtype(s.dtype)) for s in dynamic.values()]
+    specs = jax.tree.map(lambda s: Spec(s.shape, s.dtype), jax.eval_shape(call, *narrowed))
+    return specs, known
 
 
 def _host() -> jax.Device:

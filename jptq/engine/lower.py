@@ -11,7 +11,7 @@ import numpy as np
 
 from jptq.engine import layouts, subgraphs
 from jptq.engine.arrange import Spec, arrange
-from jptq.engine.fold import fold
+from jptq.engine.fold import fold, infer
 from jptq.engine.layouts import Perm
 from jptq.engine.operators import find_op, refuse_unsupported
 from jptq.engine.program import Operand, Program, Step, WeightSlot
@@ -197,11 +197,14 @@ class _Lowering:
             function = subgraphs.bind(
                 function, bodies, captured, len(node.inputs), self.model, self.platform
             )
+            # What is known here stays known inside: it may decide a branch or a shape.
+            static |= {i: self.known[n] for i, n in enumerate(names) if self._is_literal(n)}
         specs = [self._spec(n) if n else None for n in names]
-        dynamic = [i for i, n in enumerate(names) if n and i not in static]
-        abstract = self._guard(
-            node, _abstract, function, [specs[i] for i in dynamic], dynamic, static, len(names)
-        )
+        dynamic = {i: s for i, s in enumerate(specs) if s is not None and i not in static}
+        abstract, known = self._guard(node, infer, function, dynamic, static, len(names))
+        if all(value is not None for value in known):
+            self.known |= {n: v for n, v in zip(node.outputs, known, strict=False) if n}
+            return
         depends = frozenset().union(*(self.depends.get(names[i], frozenset()) for i in dynamic))
         chosen = self._choose(entry, specs, static, attributes)
         have = [self.perms.get(n) if n not in self.bound else None for n in names]
@@ -266,6 +269,13 @@ class _Lowering:
         value = self.known[name]
         return Spec(value.shape, value.dtype)
 
+    def _is_literal(self, name: str) -> bool:
+        """Return whether a tensor is known and no weight: weights are data of the program."""
+        value = self.known.get(name)
+        return value is not None and (
+            value.size <= 1 or value.dtype.kind != "f" or name in self.bound
+        )
+
     def _static_value(self, node: Node, entry: Op, index: int) -> np.ndarray:
         name = node.inputs[index]
         if name in self.known:
@@ -280,7 +290,7 @@ class _Lowering:
                 where=f"node {node.name!r}",
                 why=f"it is computed from graph input {', '.join(sorted(inputs))}, "
                 "so shapes are unknown",
-                hint="give an example value for that input",
+                hint="make that input a constant of the file, or cut the network before this node",
             ),
         )
 
@@ -318,11 +328,8 @@ class _Lowering:
             perm = want if want is not None else layouts.canonical(len(self.perms[name]))
             return Operand(value=name, perm=perm, prepare=prepare)
         tensor, calibration, axis = self.quantized.get(name, (name, None, None))
-        value = self.known[tensor]
-        if calibration is None and (
-            value.size <= 1 or value.dtype.kind != "f" or name in self.bound
-        ):
-            literal = _narrow(value)
+        if calibration is None and self._is_literal(name):
+            literal = _narrow(self.known[name])
             return Operand(literal=literal if prepare is None else np.asarray(prepare(literal)))
         key = f"{tensor}|{calibration}|{_pack_name(prepare)}"
         self.slots.setdefault(
@@ -372,25 +379,3 @@ def _as_tuple(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
         return result if isinstance(result, tuple) else (result,)
 
     return call
-
-
-def _abstract(
-    function: Callable[..., Any],
-    dynamic_specs: list[Spec],
-    dynamic: list[int],
-    static: Mapping[int, np.ndarray],
-    count: int,
-) -> tuple[Spec, ...]:
-    """Return shapes and dtypes of the outputs without computing."""
-
-    def call(*values: Any) -> tuple[Any, ...]:
-        operands: list[Any] = [None] * count
-        for i, value in static.items():
-            operands[i] = value
-        for i, value in zip(dynamic, values, strict=True):
-            operands[i] = value
-        result = function(*operands)
-        return result if isinstance(result, tuple) else (result,)
-
-    narrowed = [Spec(s.shape, jax.dtypes.canonicalize_dtype(s.dtype)) for s in dynamic_specs]
-    return jax.tree.map(lambda s: Spec(s.shape, s.dtype), jax.eval_shape(call, *narrowed))

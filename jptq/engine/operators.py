@@ -6,6 +6,7 @@ from jptq import ops
 from jptq.engine import subgraphs
 from jptq.errors import UnsupportedOpError
 from jptq.ir.model import Model, Node
+from jptq.ops.not_yet import NOT_YET
 from jptq.ops.registry import Op
 
 
@@ -22,11 +23,14 @@ def refuse_unsupported(model: Model) -> None:
       UnsupportedOpError: There are some.
     """
     missing: dict[str, list[str]] = {}
+    reasons: dict[str, str] = {}
     for owner, node in subgraphs.walk(model):
         if node.is_calibration:
             continue
         entry = find_op(owner, node)
         if entry is None:
+            if node.domain in ("", "ai.onnx") and node.op in NOT_YET:
+                reasons[node.op] = NOT_YET[node.op]
             domain = f"{node.domain}::" if node.domain else ""
             missing.setdefault(f"{domain}{node.op}-{owner.opset(node.domain)}", []).append(
                 node.name
@@ -41,7 +45,9 @@ def refuse_unsupported(model: Model) -> None:
             for what, names in sorted(missing.items())
         )
         raise UnsupportedOpError(
-            f"{len(missing)} operators of the model are not supported",
+            f"{len(missing)} operator{'s' if len(missing) > 1 else ''} that jptq lacks",
             where=listed,
-            hint="replace or cut them (--output_node), or report the operator",
+            why="; ".join(f"{op}: {reason}" for op, reason in sorted(reasons.items())),
+            hint="replace them, cut the network before them (onnx.utils.extract_model), or report "
+            "the operator",
         )

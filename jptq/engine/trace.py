@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from jptq.engine.lower import lower
-from jptq.errors import ShapeError
+from jptq.errors import ShapeError, StaticInputError
 from jptq.ir.model import Model
 
 
@@ -24,7 +24,7 @@ class Forward:
 
     Attributes:
       static_inputs: Inputs bound from the example, because an operator needs their value while
-        tracing (the target of a Reshape, say); what is fed for them later is ignored.
+        tracing (the target of a Reshape, say); feeding them later is optional.
       weights: The constants, ``{initializer: Array}``; data, not part of the program.
     """
 
@@ -36,6 +36,7 @@ class Forward:
         with self._types():
             self._program = lower(model, {n: np.asarray(v) for n, v in example.items()})
             self.static_inputs = self._program.static_inputs
+            self._bound = {n: np.asarray(example[n]) for n in self.static_inputs}
             self.weights = {n: jnp.asarray(w) for n, w in self._program.weights.items()}
         self._jitted = jax.jit(self.apply)
 
@@ -50,7 +51,19 @@ class Forward:
             return self._program.run(self._program.prepare(weights, None), None, values)
 
     def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
-        """Return the outputs by name, in the graph's order."""
+        """Return the outputs by name, in the graph's order.
+
+        Raises:
+          ShapeError: An input is missing, or its shape is not the example's.
+          StaticInputError: An input of `static_inputs` differs from the example.
+        """
+        for name, value in self._bound.items():
+            if name in feeds and not np.array_equal(feeds[name], value):
+                raise StaticInputError(
+                    f"input {name!r} differs from the example",
+                    why="an operator needed its value while tracing",
+                    hint="trace it again with an example of that value",
+                )
         given = {n: feeds[n] for n in self._program.inputs if n in feeds}
         with self._types():
             out = self._jitted(self.weights, given)

@@ -14,13 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jptq.errors import ShapeError, StaticInputError
+from jptq.errors import ModelError, ShapeError, StaticInputError
 from jptq.ops.integers import to_index
 from jptq.ops.registry import op
 from jptq.ops.traits import Ints, Traits
 
 Arrays = tuple[Array, ...]
 Subgraph = Callable[..., Arrays]
+
+_DECIDE = "make the condition of If constant, or the graph input that it hangs on"
 
 _MOST_UNROLLED = 16
 """Trips that are unrolled: bodies may then use the trip number in shapes, and XLA fuses them."""
@@ -50,12 +52,20 @@ def if_(cond: Array | np.ndarray, *, else_branch: Subgraph, then_branch: Subgrap
     def arrays(branch: Subgraph) -> Callable[[], Arrays]:
         return lambda: tuple(jnp.asarray(value) for value in branch())
 
-    shapes = [jax.eval_shape(arrays(branch)) for branch in (then_branch, else_branch)]
+    try:
+        shapes = [jax.eval_shape(arrays(branch)) for branch in (then_branch, else_branch)]
+    except ModelError as error:
+        raise type(error)(
+            error.what,
+            where=error.where,
+            why=error.why,
+            hint=error.hint or f"{_DECIDE}: then only the branch that is taken has to fit",
+        ) from error
     if shapes[0] != shapes[1]:
         raise ShapeError(
             "If with branches of different shapes",
             why=f"its condition is only known when running; {shapes[0]} against {shapes[1]}",
-            hint="make the condition constant, or fix the shapes it depends on",
+            hint=f"{_DECIDE}, or fix the shapes it depends on",
         )
     chosen: Arrays = lax.cond(jnp.reshape(cond, ()), arrays(then_branch), arrays(else_branch))
     return chosen

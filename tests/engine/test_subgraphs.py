@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from jptq.engine import subgraphs, trace
-from jptq.errors import StaticInputError
+from jptq.errors import ShapeError, StaticInputError
 from tests.engine.programs import check, lowered, normal
 from tests.graphs import Graph
 from tests.oracles import relative_error, run_onnx
@@ -80,6 +80,50 @@ def test_a_branch_in_a_branch_reads_from_both_graphs_around_it() -> None:
     other = _branch(helper.make_node("Identity", [x], ["p"], name="id"), output="p")
     g.output(g.add("If", g.constant(np.array(True)), then_branch=outer, else_branch=other))
     check(g, {"x": normal(3)})
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_branch_that_is_fed_may_read_shapes_from_outside(flag: bool) -> None:
+    g = Graph()
+    x, condition = g.input("x", (2, 3)), g.input("flag", (), TensorProto.BOOL)
+    g.constant([0, 1, 0, 0], "pads")
+    g.constant([2, 4], "target")
+    then = _branch(helper.make_node("Pad", [x, "pads"], ["t0"], name="pad"), output="t0")
+    other = _branch(
+        helper.make_node("Shape", [x], ["lengths"], name="shape"),
+        helper.make_node("Equal", ["lengths", "expected"], ["fits"], name="fits"),
+        helper.make_node("Gather", ["fits", "zero"], ["rows"], name="rows"),
+        helper.make_node(
+            "If",
+            ["rows"],
+            ["e0"],
+            name="inner",
+            then_branch=_branch(
+                helper.make_node("Expand", ["one", "target"], ["i0"], name="ones"), output="i0"
+            ),
+            else_branch=_branch(
+                helper.make_node("Identity", ["one"], ["i1"], name="one"), output="i1"
+            ),
+        ),
+        output="e0",
+        expected=np.array([2, 3]),
+        zero=np.array(0),
+        one=np.float32([1.0]),
+    )
+    g.output(g.add("If", condition, then_branch=then, else_branch=other))
+    check(g, {"x": normal(2, 3), "flag": np.array(flag)})
+
+
+def test_a_branch_that_cannot_run_is_refused_with_a_way_out() -> None:
+    g = Graph()
+    x, condition = g.input("x", (2, 3)), g.input("flag", (), TensorProto.BOOL)
+    then = _branch(helper.make_node("MatMul", [x, x], ["t0"], name="no"), output="t0")
+    other = _branch(helper.make_node("Relu", [x], ["e0"], name="relu"), output="e0")
+    g.output(g.add("If", condition, then_branch=then, else_branch=other))
+    with pytest.raises(ShapeError, match="MatMul") as caught:
+        lowered(g, {"x": normal(2, 3), "flag": np.array(False)})
+    assert "'no'" in caught.value.where
+    assert "condition of If constant" in caught.value.hint
 
 
 def _loop(trips: int | str) -> Graph:

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from jptq.engine import trace
-from jptq.errors import ShapeError
+from jptq.errors import ShapeError, StaticInputError
 from tests.engine.programs import normal
 from tests.graphs import Graph
 from tests.oracles import relative_error, run_onnx
@@ -90,3 +90,24 @@ def test_a_missing_feed_is_named() -> None:
     forward = trace(float_model(_net()), {"x": normal(1, 3, 4, 4)})
     with pytest.raises(ShapeError, match="'x'"):
         forward({"y": normal(1, 3, 4, 4)})
+
+
+def test_a_length_that_shapes_are_computed_from_binds_no_input() -> None:
+    g = Graph()
+    x = g.add("Relu", g.input("x", ("n", 2, 3)))
+    rows = g.add("Gather", g.add("Shape", "x"), g.constant([0]))
+    g.output(g.add("Reshape", x, g.add("Concat", rows, g.constant([-1]), axis=0)))
+    forward = trace(float_model(g), {"x": normal(4, 2, 3)})
+    assert forward.static_inputs == ()
+    other = {"x": normal(4, 2, 3, seed=1)}
+    (found,), (want,) = forward(other).values(), run_onnx(g.proto(), other).values()
+    np.testing.assert_array_equal(found, want)
+
+
+def test_another_value_of_a_bound_input_is_refused() -> None:
+    g = Graph()
+    g.output(g.add("Reshape", g.input("x", (2, 6)), g.input("shape", (2,), INT64)))
+    forward = trace(float_model(g), {"x": normal(2, 6), "shape": np.array([3, 4])})
+    forward({"x": normal(2, 6), "shape": np.array([3, 4])})
+    with pytest.raises(StaticInputError, match="'shape' differs"):
+        forward({"x": normal(2, 6), "shape": np.array([4, 3])})
