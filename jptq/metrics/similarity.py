@@ -26,6 +26,10 @@ FIELDS = ("aa", "ae", "ee", "abs", "relative", "relative_count", "max")
 
 _MOST_CHANNELS = 256
 
+_BROKEN = 1e3
+"""Error of an element that only quantization makes NaN or infinite, in units of the tensor's
+largest value: the worst there is, and still a number that can be added up and ranked."""
+
 
 def moments(a: Array, b: Array) -> Array:
     """Return the sums that all metrics need, of one pair of tensors.
@@ -38,18 +42,24 @@ def moments(a: Array, b: Array) -> Array:
       b: Quantized output, same shape.
 
     Returns:
-      ``[7 + 2 C]``, see `Moments`; e is ``b - a``.
+      ``[7 + 2 C]``, see `Moments`; e is ``b - a``. Infinite elements of ``a`` count as 0, without
+      error if ``b`` has them too; all others that are NaN or infinite have the error `_BROKEN`.
     """
     working = jnp.float32 if a.dtype == jnp.float32 else jnp.float64
     lead, count = a.shape[0] if a.ndim else 1, channels(a.shape)
     rows = (lead, count, a.size // max(lead * count, 1))
-    x = a.astype(working).reshape(rows)
-    e = b.astype(working).reshape(rows) - x
+    x, y = a.astype(working).reshape(rows), b.astype(working).reshape(rows)
+    e = jnp.where(x == y, 0, y - x)
+    x = jnp.where(jnp.isfinite(x), x, 0)
+    largest = jnp.abs(x).max(initial=0)
+    # Away from x: a lost element must not look like a longer vector of the same direction.
+    lost = jnp.minimum(_BROKEN * jnp.where(largest > 0, largest, 1), jnp.finfo(working).max)
+    e = jnp.where(jnp.isfinite(e), e, jnp.where(x < 0, lost, -lost))
     size = jnp.abs(e)
     nonzero = x != 0
     relative = jnp.where(nonzero, size / jnp.where(nonzero, jnp.abs(x), 1), 0)
     # Squares of large float32 numbers would overflow: both are taken in units of their largest.
-    largest, worst = jnp.abs(x).max(initial=0), size.max(initial=0)
+    worst = size.max(initial=0)
     unit, step = (jnp.where(m > 0, m, 1) for m in (largest, worst))
     x, e = x / unit, e / step
     unit, step = unit.astype(jnp.float64), step.astype(jnp.float64)

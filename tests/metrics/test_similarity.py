@@ -204,6 +204,31 @@ def test_integer_outputs_are_compared_as_numbers() -> None:
     assert one("mse", a, b) == pytest.approx(4 / 3)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("shape", [(1,), (2, 3, 4), (1, 400, 3)])
+def test_a_broken_element_is_worse_than_noise_and_still_a_number(
+    name: str, value: float, shape: tuple[int, ...]
+) -> None:
+    a, noisy = pair(*shape)
+    broken = a.copy()
+    broken.flat[0] = value
+    score, other = one(name, a, broken), one(name, a, noisy)
+    assert math.isfinite(score)
+    assert score < other if METRICS[name].better == "higher" else score > other
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mask_in_both_tensors_is_no_error(name: str) -> None:
+    a, b = pair(2, 3, 4)
+    expected = a.copy(), b.copy()
+    for tensor in (a, b):
+        tensor[0, 1] = -np.inf
+    for tensor in expected:
+        tensor[0, 1] = 0
+    assert one(name, a, b) == one(name, *expected)
+
+
 def test_an_unknown_metric_is_refused() -> None:
     a, b = pair(3)
     with pytest.raises(UnknownNameError, match="unknown metric 'cosine'"):
