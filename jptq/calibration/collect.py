@@ -14,6 +14,7 @@ from jptq.calibration import statistics
 from jptq.calibration.method import Method
 from jptq.calibration.statistics import Statistics
 from jptq.data import Samples, batches
+from jptq.numerics.affine import refuse_nan
 from jptq.quant.plan import FEATURE, Calibration, Plan
 
 Run: TypeAlias = Callable[[Mapping[str, np.ndarray]], Mapping[str, Array | np.ndarray]]
@@ -55,6 +56,9 @@ def collect(
 
     Returns:
       ``{calibration: statistics}``.
+
+    Raises:
+      DataError: A feature holds NaN.
     """
     wanted = observed(plan)
     bins = {m.num_bin: m.max_num_bin for m in sorted(methods, key=_max_num_bin) if m.counts}
@@ -71,6 +75,8 @@ def collect(
         done += real
         if progress is not None:
             progress(done, total)
+    for name, known in found.items():
+        refuse_nan(np.asarray(known.largest), where=name)
     if not bins:
         return found
     histograms = {

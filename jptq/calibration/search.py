@@ -28,6 +28,9 @@ _logger = logging.getLogger(__name__)
 GOOD_ENOUGH = 0.995
 """Cosine similarity at which per-channel methods are no longer tried (hmct-spec 2.4)."""
 
+_MASK = 1e30
+"""No network computes with numbers as large; what holds them stands for infinity."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trial:
@@ -113,6 +116,11 @@ def calibrate(
         _logger.info(
             "Activation calibration type not found, set multiple calibration methods by default."
         )
+    factor = (weight or Weight()).max_percentile
+    constants = weight_thresholds(model, factor=factor)
+    for name, values in constants.items():
+        constants[name] = clean_thresholds(values, where=name)
+
     ties = tied_thresholds(model)
     tied = {name for group in ties for name in group}
     splittable = (
@@ -127,10 +135,7 @@ def calibrate(
         batch_size=batch_size,
         progress=progress,
     )
-    factor = (weight or Weight()).max_percentile
-    constants = weight_thresholds(model, factor=factor)
-    for name, values in constants.items():
-        constants[name] = clean_thresholds(values, where=name)
+    _warn_of_masks(statistics)
 
     def found(method: Method) -> Calibrated:
         features = feature_thresholds(statistics, method, ties, splittable)
@@ -145,6 +150,18 @@ def calibrate(
         return found(methods[0])
     _logger.info("Run calibration model with modelwise search method.")
     return _best(methods, found, score)
+
+
+def _warn_of_masks(statistics: Mapping[str, Statistics]) -> None:
+    """Say where values that stand for "never" leave no steps for the others."""
+    masked = [name for name, known in statistics.items() if known.largest > _MASK]
+    if masked:
+        _logger.warning(
+            "tensors reach beyond %g (a mask?): all other values in them become 0 as INT8 and as "
+            "INT16; mask with a finite number, -100 say: %s",
+            _MASK,
+            ", ".join(masked[:3]) + (f", ... ({len(masked)})" if len(masked) > 3 else ""),
+        )
 
 
 def _best(

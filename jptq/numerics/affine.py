@@ -74,11 +74,23 @@ def clean_thresholds(thresholds: np.ndarray, *, where: str) -> np.ndarray:
     Raises:
       DataError: A threshold is NaN.
     """
-    if np.isnan(thresholds).any():
-        raise DataError(
-            "a threshold is NaN", where=where, why="the tensor holds NaN for a calibration sample"
-        )
+    refuse_nan(thresholds, where=where)
     out = np.minimum(np.abs(thresholds).astype(np.float32), np.finfo(np.float32).max)
     # A scale below the smallest normal number would be flushed to zero on some devices.
     smallest = np.float32(np.finfo(np.float32).tiny * 32768.0)
     return np.where(out < smallest, np.float32(1.0), out)
+
+
+def refuse_nan(thresholds: np.ndarray, *, where: str) -> None:
+    """Refuse thresholds that say nothing.
+
+    Raises:
+      DataError: A threshold is NaN.
+    """
+    if np.isnan(thresholds).any():
+        raise DataError(
+            "a threshold is NaN",
+            where=where,
+            why="the tensor holds NaN, in the file or for a calibration sample",
+            hint="run the float model over the samples in onnxruntime: it has to give numbers",
+        )

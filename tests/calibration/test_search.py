@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -145,14 +147,36 @@ def test_weights_keep_the_largest_absolute_value_of_each_channel() -> None:
     np.testing.assert_allclose(shrunk, kernel.max(axis=(1, 2, 3)) / 2)
 
 
-def test_nan_is_refused_with_the_quantizer() -> None:
+@pytest.mark.parametrize("kind", ["max", "max-percentile", "kl"])
+def test_nan_is_refused_with_the_quantizer(kind: str) -> None:
     def broken(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {**run(feeds), "a:0": run(feeds)["a:0"] * np.float32(np.nan)}
 
     model, plan = network()
     with pytest.raises(DataError, match="NaN") as caught:
-        calibrate(broken, model, plan, samples(), activation=MAX)
+        calibrate(broken, model, plan, samples(), activation=Activation(calibration_type=(kind,)))
     assert "HzCalibration" in caught.value.where
+
+
+def test_nan_in_a_weight_is_refused_with_the_weight() -> None:
+    model, plan = network()
+    name = plan.by_node["head"].inputs[1]
+    tensor = plan.calibration(name).tensor
+    kernel = model.initializers[tensor] * np.float32(np.nan)
+    broken = dataclasses.replace(model, initializers={**model.initializers, tensor: kernel})
+    with pytest.raises(DataError, match="NaN") as caught:
+        calibrate(run, broken, plan, samples(), activation=MAX)
+    assert caught.value.where == name
+
+
+def test_a_mask_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    def masked(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        a = run(feeds)["a:0"]
+        return {**run(feeds), "a:0": np.where(a > 0, np.float32(-np.inf), a)}
+
+    calibrate(masked, *network(), samples(), activation=MAX)
+    (warning,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    assert warning.endswith("a:0_HzCalibration")
 
 
 def test_no_samples_are_refused() -> None:
