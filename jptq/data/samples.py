@@ -156,10 +156,17 @@ def load_samples(folder: Path | str, inputs: Sequence[Expected]) -> FolderSample
       inputs: The network inputs.
 
     Raises:
-      DataError: There are no samples, an input has no folder, or the inputs have different
-        numbers of files.
+      DataError: There are no samples, an input has no folder or takes text, or the inputs have
+        different numbers of files.
     """
     folder = Path(folder)
+    for expected in inputs:
+        if expected.dtype.kind == "O":
+            raise DataError(
+                f"input {expected.name!r} takes text",
+                why="text never reaches an accelerator: there is nothing to quantize",
+                hint="cut the network behind what reads it (onnx.utils.extract_model)",
+            )
     if not folder.is_dir():
         raise DataError("the calibration data is not a folder", where=str(folder))
     archives = _listed(folder, (".npz",))

@@ -53,8 +53,15 @@ def check_nodes(model: Model) -> None:
     Operators without a schema are not looked at.
 
     Raises:
-      ModelError: Names the node and what is missing.
+      ModelError: Names the node and what is missing, or the opset is not published yet.
     """
+    newest = onnx.defs.onnx_opset_version()
+    if model.opset("") > newest:
+        raise ModelError(
+            f"opset {model.opset('')} is not known",
+            why=f"operators are known up to opset {newest}: later ones may mean something else",
+            hint=f"export the model with opset {newest} or earlier",
+        )
     for node in model.nodes:
         where = f"node {node.name!r} ({node.op})"
         try:

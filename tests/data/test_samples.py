@@ -184,3 +184,9 @@ def test_batches_get_an_axis_of_their_own_and_are_filled_up() -> None:
     (whole,) = batches(samples, 99)
     assert whole[0]["image"].shape == (5, 1, 2, 3)
     assert list(batches(samples.first(0), 2)) == []
+
+
+def test_an_input_of_text_is_refused_before_its_folder_is_missed(two_inputs: Path) -> None:
+    text = Expected(name="text", dtype=np.dtype(object), shape=(1,))
+    with pytest.raises(DataError, match="'text' takes text"):
+        load_samples(two_inputs, (IMAGE, text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,11 @@ def test_a_node_without_a_required_attribute_is_named() -> None:
     g.output(g.add("Concat", "x", "x", name="joint"))
     with pytest.raises(ModelError, match="needs attribute 'axis'"):
         optimize(loaded(g.proto()), input_shapes={})
+
+
+def test_an_opset_of_the_future_is_refused() -> None:
+    newest = onnx.defs.onnx_opset_version()
+    model = loaded(conv_net())
+    later = dataclasses.replace(model, opsets={**model.opsets, "": newest + 1})
+    with pytest.raises(ModelError, match=f"opset {newest + 1}"):
+        optimize(later, input_shapes={})
