@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from jptq import files, ir, report
-from jptq.engine import BATCH
+from jptq.engine import Batching
 from jptq.engine.cache import enable_compilation_cache
 from jptq.quant.calibrated import with_assignment
 from jptq.quant.export import to_qdq
@@ -39,7 +39,7 @@ def tune(
     options: Options | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     calibration_samples: int | None = None,
-    batch_size: int = BATCH,
+    batching: Batching | None = None,
     measured_latency: Path | str | None = None,
     resume: bool = True,
     flags: Mapping[str, Any] | None = None,
@@ -57,7 +57,7 @@ def tune(
       options: Goal and search.
       input_shapes: Of inputs whose shape the file leaves open.
       calibration_samples: Use the first samples only.
-      batch_size: Samples per program run.
+      batching: Bounds the samples of a program run, by number and by memory.
       measured_latency: Per-node times of the user.
       resume: Reuse what an earlier run in ``out`` found.
       flags: What the user asked for, for ``run.json``.
@@ -88,7 +88,7 @@ def tune(
         quant_config=quant_config,
         input_shapes=input_shapes,
         limit=calibration_samples,
-        batch=batch_size,
+        batching=batching,
         measured_latency=None if measured_latency is None else Path(measured_latency),
         journal=journal,
         progress=progress,

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from jptq import allocation, engine, ir, latency, sensitivity
-from jptq.engine import BATCH, Forward, Runner, lower
-from jptq.errors import ConfigError, ModelError, UnknownNameError
+from jptq.engine import Batching, Forward, Runner, lower
+from jptq.errors import ConfigError, UnknownNameError
 from jptq.ir import Model, load, save
 from jptq.quant.assign import Assignment
 from jptq.quant.calibrated import assignment_of, plan_of, with_assignment
@@ -74,7 +74,7 @@ def calibrate(
     march: str = "nash-e",
     quant_config: Mapping[str, Any] | Path | str | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    batch_size: int = BATCH,
+    batching: Batching | None = None,
     measured_latency: Path | str | None = None,
     progress: Progress = quiet,
 ) -> Prepared:
@@ -86,7 +86,7 @@ def calibrate(
       march: Target.
       quant_config: Calibration settings and types; only for a float model.
       input_shapes: Of inputs whose shape a float model leaves open.
-      batch_size: Samples per program run.
+      batching: Bounds the samples of a program run, by number and by memory.
       measured_latency: Per-node times of the user.
       progress: ``progress(step, done, total)``.
 
@@ -101,7 +101,7 @@ def calibrate(
             march=march,
             quant_config=quant_config,
             input_shapes=input_shapes,
-            batch=batch_size,
+            batching=batching,
             measured_latency=times,
             progress=progress,
         )
@@ -114,7 +114,7 @@ def calibrate(
             hint="give the float model",
         )
     return from_calibrated(
-        Path(model), calibration_data, march=march, batch=batch_size, measured_latency=times
+        Path(model), calibration_data, march=march, batching=batching, measured_latency=times
     )
 
 
@@ -255,8 +255,6 @@ def timed(
             quantize_outputs=config.model_output_type is not None,
         )
     plan = plan_of(placed, target)
-    if not plan.calibrations:
-        raise ModelError("nothing in the model can be quantized")
     if placed is not graph or quant_config is not None:
         placed = with_assignment(placed, resolve(config, placed, plan, target))
     program = lower(placed, example, plan=plan)
@@ -347,4 +345,5 @@ def _cut(prepared: Prepared, nodes: Sequence[str]) -> tuple[Model, Plan, Runner]
     tensors = [output for name in nodes for output in by_name[name].outputs if output]
     model = ir.extract(prepared.calibrated, tensors)
     plan = plan_of(model, prepared.target)
-    return model, plan, Runner(model, prepared.samples[0], plan=plan, batch=prepared.runner.batch)
+    runner = Runner(model, prepared.samples[0], plan=plan, batching=prepared.runner.batching)
+    return model, plan, runner

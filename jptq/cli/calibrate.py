@@ -22,6 +22,7 @@ FLAGS = (
     "quant_config",
     "input_shape",
     "batch_size",
+    "memory_limit",
     "device",
     "threads",
     "resume",
@@ -48,7 +49,7 @@ def run(flags: FlagValues) -> int:
             input_shapes=shapes,
             journal=tuning.Journal(out / WORK, reuse=flags.resume),
             progress=shown,
-            **({} if flags.batch_size is None else {"batch": flags.batch_size}),
+            batching=inputs.batching(flags),
         )
     ir.save(found.floating, out / "optimized_float_model.onnx")
     ir.save(found.calibrated, out / "calibrated_model.onnx")

@@ -160,7 +160,16 @@ VOCABULARY: dict[str, Flag] = {
         default=8,
         least=1,
     ),
-    "batch_size": Flag(help="Samples per program run.", kind="count", shown="N", least=1),
+    "batch_size": Flag(
+        help="Most samples of a program run; 8 by default.", kind="count", shown="N", least=1
+    ),
+    "memory_limit": Flag(
+        help="Memory that the process should stay below: batches become smaller, never the set of "
+        "samples. 1400 by default.",
+        kind="count",
+        shown="MIB",
+        least=1,
+    ),
     "seed": Flag(help="Of everything random.", kind="count", shown="N", default=0, least=0),
     "top": Flag(
         help="Rows of the table to print; 0 for all.", kind="count", shown="N", default=20, least=0

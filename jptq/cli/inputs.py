@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from absl.flags import FlagValues
 
     from jptq.cli.progress import Progress
+    from jptq.engine import Batching
     from jptq.tuning import Prepared
 
 PREPARE = (
@@ -22,6 +23,7 @@ PREPARE = (
     "march",
     "quant_config",
     "batch_size",
+    "memory_limit",
     "device",
     "threads",
 )
@@ -41,13 +43,20 @@ def prepared(flags: FlagValues, progress: Progress) -> Prepared:
         input_shapes=shapes(flags.input_shape),
         measured_latency=flags.latency_table if "latency_table" in flags else None,
         progress=progress,
-        **batch(flags),
+        batching=batching(flags),
     )
 
 
-def batch(flags: FlagValues) -> dict[str, int]:
-    """Return the batch size as a keyword, nothing if the default is to be used."""
-    return {} if flags.batch_size is None else {"batch_size": flags.batch_size}
+def batching(flags: FlagValues) -> Batching:
+    """Return what bounds the samples of a program run."""
+    from jptq.engine import Batching
+
+    given = {}
+    if flags.batch_size is not None:
+        given["samples"] = flags.batch_size
+    if flags.memory_limit is not None:
+        given["memory"] = flags.memory_limit << 20
+    return Batching(**given)
 
 
 def shapes(given: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -36,6 +36,7 @@ SEARCH = (
     "loss",
     "samples",
     "batch_size",
+    "memory_limit",
     "seed",
     "device",
     "threads",
@@ -106,7 +107,7 @@ def tuned(
             resume=flags.resume,
             flags={name: flags[name].value for name in flags if flags[name].present},
             progress=shown,
-            **inputs.batch(flags),
+            batching=inputs.batching(flags),
         )
     show(report, out, as_json=flags.json)
     return int(report.outcome)

@@ -1,8 +1,18 @@
 """ONNX graphs as JAX programs: lowering, running over samples, segments with cached prefixes."""
 
 from jptq.engine.lower import lower
+from jptq.engine.memory import Batching
 from jptq.engine.program import Program, table_quantizer
-from jptq.engine.runner import BATCH, Packed, Runner
+from jptq.engine.runner import Packed, Runner
 from jptq.engine.trace import Forward, trace
 
-__all__ = ["BATCH", "Forward", "Packed", "Program", "Runner", "lower", "table_quantizer", "trace"]
+__all__ = [
+    "Batching",
+    "Forward",
+    "Packed",
+    "Program",
+    "Runner",
+    "lower",
+    "table_quantizer",
+    "trace",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -214,6 +215,17 @@ class Program:
                 perm = self.perms[name]
                 out[name] = layouts.convert(env[name], perm, layouts.canonical(len(perm)))
         return out
+
+    @functools.cached_property
+    def live(self) -> tuple[tuple[str, ...], ...]:
+        """Tensors that are needed at or after each step and exist before it; last, the outputs."""
+        needed = {name for name in self.outputs if name not in self.constants}
+        after = [tuple(sorted(needed))]
+        for step in reversed(self.steps):
+            needed -= set(step.outputs)
+            needed |= {operand.value for operand in step.operands if operand.value}
+            after.append(tuple(sorted(needed)))
+        return tuple(reversed(after))
 
     @property
     def perms(self) -> Mapping[str, Perm]:

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jptq.engine import memory
 from jptq.engine.lower import lower
+from jptq.engine.memory import Batching
 from jptq.engine.program import Program, table_quantizer
 from jptq.errors import ShapeError
 from jptq.ir.model import Model
@@ -33,10 +35,6 @@ class SampleSet(Protocol):
 
     def __getitem__(self, index: int, /) -> Feeds:
         """Return one sample."""
-
-
-BATCH = 8
-"""Samples per program run: larger batches gain nothing on XLA:CPU (docs/benchmarks.md)."""
 
 
 class Compilations:
@@ -88,7 +86,7 @@ class Runner:
       model: Float or calibrated graph with fixed input shapes.
       example: One sample.
       plan: The quantizers of a calibrated graph.
-      batch: Samples per program run.
+      batching: Bounds the samples of a program run.
       prefer: Lowerings to force (`lower`).
     """
 
@@ -98,13 +96,14 @@ class Runner:
         example: Feeds,
         *,
         plan: Plan | None = None,
-        batch: int = BATCH,
+        batching: Batching | None = None,
         prefer: Mapping[str, str] | None = None,
     ) -> None:
         self.model = model
         self.plan = plan
-        self.batch = batch
+        self.batching = batching or Batching()
         self.program: Program = lower(model, example, plan=plan, prefer=prefer)
+        self.batch = self.batch_for(memory.forward(self.program))
         self.compilations = Compilations()
         self.weights = {n: jnp.asarray(w) for n, w in self.program.weights.items()}
         jit = self.compilations.jit
@@ -114,6 +113,11 @@ class Runner:
         self._quantized = jit(
             "quantized forward", jax.vmap(self._run_quantized, in_axes=(None, None, 0))
         )
+
+    def batch_for(self, bytes_per_sample: float) -> int:
+        """Return the samples of a program run that needs so many bytes for each."""
+        weights = sum(w.nbytes for w in self.program.weights.values())
+        return self.batching.of(bytes_per_sample, weights)
 
     def _prepare_quantized(self, weights: Mapping[str, Array], table: Table) -> dict[str, Array]:
         assert self.plan is not None
@@ -159,14 +163,20 @@ class Runner:
         for feeds, count in self.batches(samples):
             yield count, self.run(packed, feeds)
 
-    def batches(self, samples: SampleSet) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-        """Yield stacked feeds of `batch` samples and how many of them are real.
+    def batches(
+        self, samples: SampleSet, size: int | None = None
+    ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+        """Yield stacked feeds of some samples and how many of them are real.
+
+        At most ``size`` of them, `batch` if None, and the same number in every batch.
 
         The last batch is filled up with its last sample, so that one program serves all.
         """
-        for start in range(0, len(samples), self.batch):
-            chunk = [samples[i] for i in range(start, min(start + self.batch, len(samples)))]
-            full = chunk + [chunk[-1]] * (min(self.batch, max(len(samples), 1)) - len(chunk))
+        # Even batches: a last one that is nearly empty would cost as much as the others.
+        size = _even(len(samples), size or self.batch)
+        for start in range(0, len(samples), size):
+            chunk = [samples[i] for i in range(start, min(start + size, len(samples)))]
+            full = chunk + [chunk[-1]] * (size - len(chunk))
             yield (
                 {n: np.stack([feeds[n] for feeds in full]) for n in self.program.inputs},
                 len(chunk),
@@ -245,3 +255,8 @@ class Runner:
                 )
             out[name] = value
         return out
+
+
+def _even(count: int, most: int) -> int:
+    """Return the size of the fewest batches of at most ``most`` that hold ``count``."""
+    return -(-count // -(-count // most)) if count else 1

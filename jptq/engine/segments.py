@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jptq.engine import memory
 from jptq.engine.program import Program, table_quantizer
 from jptq.engine.runner import Compilations, Packed
 from jptq.quant.assign import Table
@@ -51,10 +52,9 @@ class Segment:
 def cut(program: Program, count: int) -> tuple[Segment, ...]:
     """Cut a program into at most ``count`` segments of about equal work."""
     steps = program.steps
-    live = _live(program)
-    size = {name: float(np.prod(program.shapes[name])) for names in live for name in names}
+    live = program.live
     work = np.cumsum([0.0, *(step.macs + _VECTOR_MACS * step.vector for step in steps)])
-    bytes_live = [sum(size[name] for name in names) for names in live]
+    bytes_live = [memory.size(program, names) for names in live]
     bounds = [0]
     for i in range(1, count):
         window = [
@@ -77,19 +77,6 @@ def cut(program: Program, count: int) -> tuple[Segment, ...]:
         )
         for start, stop in itertools.pairwise(bounds)
     )
-
-
-def _live(program: Program) -> list[tuple[str, ...]]:
-    """Return the tensors that are needed at or after each step and exist before it."""
-    after: list[tuple[str, ...]] = [()] * (len(program.steps) + 1)
-    needed = {name for name in program.outputs if name not in program.constants}
-    after[-1] = tuple(sorted(needed))
-    for i in range(len(program.steps) - 1, -1, -1):
-        step = program.steps[i]
-        needed -= set(step.outputs)
-        needed |= {operand.value for operand in step.operands if operand.value}
-        after[i] = tuple(sorted(needed))
-    return after
 
 
 class Segmented:
@@ -181,6 +168,12 @@ class Segmented:
             whole = self.run_float(index, packed, whole)
         states.append({n: v[:size] for n, v in whole.items()})
         return states
+
+    def bytes_per_sample(self, lanes: int) -> float:
+        """Return what each sample of a sweep adds: cached states and the lanes under way."""
+        program = self.program
+        held = sum(memory.size(program, s.live_in) for s in self.segments)
+        return held + (lanes + 1) * memory.forward(program)
 
     def span(self, calibrations: Sequence[int]) -> tuple[int, int]:
         """Return the first and last segment that quantizers act in."""

@@ -79,10 +79,11 @@ def rank(
         ((pieces.span(rows.indices(plan)[row]), row, q) for row, q in rows.pairs),
         key=lambda item: (item[0][1], item[0][0], item[1], item[2]),
     )
-    total = len(work) * -(-len(samples) // runner.batch)
+    size = runner.batch_for(pieces.bytes_per_sample(lanes))
+    total = len(work) * -(-len(samples) // size)
     done = 0
     collected = []
-    for feeds, count in runner.batches(samples):
+    for feeds, count in runner.batches(samples, size):
         found: dict[tuple[int, int], dict[str, Array]] = {}
         for finished, result in sweep.run(feeds, work, rows, tables, packed):
             found.update(result)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jptq.engine import memory
 from jptq.engine.runner import Runner, SampleSet
 from jptq.errors import UnknownNameError
 from jptq.quant.assign import Assignment, Table, Thresholds
@@ -74,7 +75,8 @@ def rank(
     packed = (runner.float_weights if loss is not None else runner.pack(tables[0])).weights
     found = []
     done = 0
-    for feeds, count in runner.batches(samples):
+    size = runner.batch_for(memory.backward(runner.program, len(tables), 1))
+    for feeds, count in runner.batches(samples, size):
         floats = runner.run(runner.float_weights, feeds)
         found.append(np.asarray(backward(packed, weights, tables, feeds, floats))[:count])
         done += count

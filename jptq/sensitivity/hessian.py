@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from jptq import prng
+from jptq.engine import memory
 from jptq.engine.runner import Runner, SampleSet
 from jptq.errors import UnknownNameError
 from jptq.quant.assign import Assignment, Table, Thresholds
@@ -79,9 +80,11 @@ def rank(
     keys = [key for key, slot in runner.program.slots.items() if slot.calibration is not None]
     traces, errors = [], []
     done = 0
-    for feeds, count in runner.batches(samples):
+    # Forward over reverse keeps every tensor and its tangent.
+    size = runner.batch_for(2 * memory.backward(runner.program, 1, 1))
+    for feeds, count in runner.batches(samples, size):
         floats = runner.run(runner.float_weights, feeds)
-        size = next(iter(feeds.values())).shape[0]
+        full = next(iter(feeds.values())).shape[0]
         per_probe = []
         for number in range(probes):
             signs = {
@@ -90,7 +93,7 @@ def rank(
                 )
                 for k in keys
             }
-            seeds = jnp.stack([prng.key(seed, "hessian", number, done + i) for i in range(size)])
+            seeds = jnp.stack([prng.key(seed, "hessian", number, done + i) for i in range(full)])
             found = product(packed, [signs], feeds, floats, seeds)
             per_probe.append(np.asarray(found)[:count])
         traces.append(np.stack(per_probe, axis=1))

@@ -17,7 +17,7 @@ from jax import Array
 from jptq import __version__, files, ir, latency
 from jptq.calibration import Calibrated, activation_of, calibrate
 from jptq.data import Samples
-from jptq.engine import BATCH, Runner, lower
+from jptq.engine import Batching, Runner, lower, memory
 from jptq.engine.layouts import canonical, convert
 from jptq.errors import DataError, ModelError
 from jptq.ir import Model
@@ -112,7 +112,7 @@ def prepare(
     quant_config: Mapping[str, Any] | Path | str | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     limit: int | None = None,
-    batch: int = BATCH,
+    batching: Batching | None = None,
     measured_latency: Path | None = None,
     journal: Journal | None = None,
     progress: Progress = quiet,
@@ -126,7 +126,7 @@ def prepare(
       quant_config: The vendor's configuration, as a dict or file; thresholds and types follow it.
       input_shapes: Of inputs whose shape is open.
       limit: Use the first samples only.
-      batch: Samples per program run.
+      batching: Bounds the samples of a program run.
       measured_latency: The user's per-node times (CSV or JSON).
       journal: Reuses what an earlier run with the same inputs found.
       progress: Called as work goes on.
@@ -147,13 +147,12 @@ def prepare(
         floating, target, floats=floats, quantize_outputs=config.model_output_type is not None
     )
     plan = plan_of(placed, target)
-    if not plan.calibrations:
-        raise ModelError("nothing in the model can be quantized", where=str(path))
     # Thresholds, types and granularity are data: this one program serves all that follows.
-    runner = Runner(placed, example, plan=plan, batch=batch)
+    runner = Runner(placed, example, plan=plan, batching=batching)
     stored = journal.load_arrays("thresholds", identity)
     if stored is None:
         found = _calibrate(runner, samples, target, config, progress)
+        memory.release()
         calibrated, method = found.write(placed), found.method
         journal.save_arrays(
             "thresholds",
@@ -185,7 +184,7 @@ def prepare(
         calibrated,
         samples,
         method=method,
-        batch=batch,
+        batching=batching,
         measured_latency=measured_latency,
         identity=identity,
     )
@@ -196,7 +195,7 @@ def from_calibrated(
     data: Path | str,
     *,
     march: str,
-    batch: int = BATCH,
+    batching: Batching | None = None,
     measured_latency: Path | None = None,
 ) -> Prepared:
     """Take up a calibrated model: thresholds and types are those in the file.
@@ -205,7 +204,7 @@ def from_calibrated(
       path: ``calibrated_model.onnx`` of ours or of the vendor.
       data: Folder of samples.
       march: Target.
-      batch: Samples per program run.
+      batching: Bounds the samples of a program run.
       measured_latency: The user's per-node times (CSV or JSON).
 
     Raises:
@@ -228,7 +227,7 @@ def from_calibrated(
         model,
         samples,
         method="as in the model",
-        batch=batch,
+        batching=batching,
         measured_latency=measured_latency,
         identity=files.digest(
             "from_calibrated", __version__, ir.to_bytes(model), samples.digest, march
@@ -245,12 +244,12 @@ def _assembled(
     samples: Samples,
     *,
     method: str,
-    batch: int,
+    batching: Batching | None,
     measured_latency: Path | None,
     identity: str,
 ) -> Prepared:
     plan = plan_of(calibrated, target)
-    runner = Runner(calibrated, samples[0], plan=plan, batch=batch)
+    runner = Runner(calibrated, samples[0], plan=plan, batching=batching)
     times = latency.model_latency(calibrated, plan, runner.program.shapes, target)
     if measured_latency is not None:
         times = latency.with_measured(
@@ -295,6 +294,7 @@ def _calibrate(
         activation=config.activation,
         weight=config.weight,
         score=score,
+        batch_size=runner.batch_for(memory.observed(runner.program)),
         progress=lambda done, total: progress("calibrate", done, total),
     )
 

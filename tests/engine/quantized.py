@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from jptq.engine import Runner
+from jptq.engine import Batching, Runner
 from jptq.ir.model import Model
 from jptq.quant.assign import Table, Thresholds, table, uniform
 from jptq.quant.calibrated import plan_of
@@ -50,7 +50,7 @@ def network(graph: Graph, sample: Sample, *, batch: int = 3, threshold: float = 
         model=model,
         plan=plan,
         thresholds=thresholds,
-        runner=Runner(model, sample, plan=plan, batch=batch),
+        runner=Runner(model, sample, plan=plan, batching=Batching(samples=batch)),
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from jptq.engine import Runner
+from jptq.engine import Batching, Runner
 from jptq.errors import ShapeError
 from tests.engine.quantized import Network, chain, network, samples
 from tests.graphs import Graph
@@ -81,7 +81,9 @@ def test_several_outputs_come_in_the_graphs_order() -> None:
 def test_a_sample_may_itself_be_a_batch() -> None:
     g = Graph()
     g.output(g.add("MatMul", g.input("x", (2, 3)), g.random(3, 4)))
-    runner = Runner(float_model(g), {"x": np.zeros((2, 3), np.float32)}, batch=2)
+    runner = Runner(
+        float_model(g), {"x": np.zeros((2, 3), np.float32)}, batching=Batching(samples=2)
+    )
     forward = runner.forward(None)
     x = samples(1, 10, 3)[0]["x"]
     (found,) = forward({"x": x}).values()
@@ -93,7 +95,7 @@ def test_a_sample_may_itself_be_a_batch() -> None:
 def test_outputs_without_axes_are_listed_per_sample() -> None:
     g = Graph()
     g.output(g.add("ReduceSum", g.input("x", (1, 3)), keepdims=0))
-    runner = Runner(float_model(g), samples(1, 1, 3)[0], batch=2)
+    runner = Runner(float_model(g), samples(1, 1, 3)[0], batching=Batching(samples=2))
     x = samples(1, 5, 3)[0]["x"]
     (found,) = runner.forward(None)({"x": x}).values()
     np.testing.assert_allclose(found, x.sum(1), rtol=1e-5)

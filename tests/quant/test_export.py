@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from jptq.engine import Runner
+from jptq.engine import Batching, Runner
 from jptq.errors import ConfigError, ModelError, UnsupportedOpError
 from jptq.ir import HORIZON, Model, Node, Tensor, to_bytes
 from jptq.quant.assign import table, uniform
@@ -69,7 +69,7 @@ def network(model: Model, feeds: list[dict[str, np.ndarray]], plain: Model) -> N
         plan=plan,
         thresholds=thresholds_of(model),
         samples=feeds,
-        runner=Runner(model, feeds[0], plan=plan, batch=1),
+        runner=Runner(model, feeds[0], plan=plan, batching=Batching(samples=1)),
     )
 
 
@@ -210,7 +210,7 @@ def test_one_quantizer_equals_onnxruntime_bit_for_bit(qtype: str) -> None:
     x = np.concatenate([rng.normal(size=4000), ties, [2, -2, 0, -0.0]]).astype(np.float32)
     model = _alone(x.shape, thresholds=(float(threshold),), qtype=qtype)
     plan = plan_of(model, TARGET)
-    runner = Runner(model, {"x": x}, plan=plan, batch=1)
+    runner = Runner(model, {"x": x}, plan=plan, batching=Batching(samples=1))
     settings = table(plan, thresholds_of(model), {c.name: qtype for c in plan.calibrations})
     found = np.asarray(runner.run(runner.pack(settings), {"x": x[None]})["y"])[0]
     (theirs,) = run_onnx(to_bytes(to_qdq(model)), {"x": x}).values()

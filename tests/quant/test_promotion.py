@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jptq.engine import Runner
+from jptq.engine import Batching, Runner
 from jptq.quant.assign import promote, table, uniform
 from jptq.quant.calibrated import plan_of
 from jptq.quant.config import load_config
@@ -30,7 +30,7 @@ def test_promoting_every_node_equals_a_model_built_for_int16(network: Callable[[
     assert promoted == built != int8
     tables = [table(plan, thresholds, assignment) for assignment in (promoted, built)]
     jax.tree.map(np.testing.assert_array_equal, *tables)
-    runner = Runner(model, feeds, plan=plan, batch=1)
+    runner = Runner(model, feeds, plan=plan, batching=Batching(samples=1))
     stacked = {name: array[None] for name, array in feeds.items()}
     first, second = (runner.run(runner.pack(t), stacked) for t in tables)
     jax.tree.map(np.testing.assert_array_equal, first, second)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jptq.engine import Runner
+from jptq.engine import Batching, Runner
 from jptq.ir import Model
 from jptq.quant.assign import uniform
 from jptq.quant.calibrated import plan_of, with_thresholds
@@ -67,7 +67,7 @@ def case(graph: Graph, *, samples: int = 3, batch: int = 2) -> Case:
         plan=plan,
         thresholds=thresholds,
         samples=feeds,
-        runner=Runner(calibrated, feeds[0], plan=plan, batch=batch),
+        runner=Runner(calibrated, feeds[0], plan=plan, batching=Batching(samples=batch)),
     )
 
 

@@ -1,8 +1,9 @@
 """Measure how far networks agree with onnxruntime; print the table of docs/results.md.
 
-    python -m tools.bench.agreements MODELS
+    python -m tools.bench.agreements [MODELS]
 
-MODELS holds one folder per network: ``model.onnx`` and ``calibration_data/<input>/*.npy``.
+MODELS holds one folder per network: ``model.onnx`` and ``calibration_data/<input>/*.npy``. The demo
+network is measured in any case.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from tests.agreements import Figure
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; return 1 if a limit is passed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", type=Path, help="folder of the networks")
+    parser.add_argument("models", type=Path, nargs="?", help="folder of further networks")
     parser.add_argument("--only", nargs="*", metavar="NETWORK", help="names of networks")
     parser.add_argument("--rows", nargs="*", choices=list(agreements.ROWS), help="rows to measure")
     parser.add_argument("--samples", type=int, default=4, help="calibration samples to use")
     options = parser.parse_args(arguments)
-    folders = sorted(path.parent for path in options.models.glob("*/model.onnx"))
+    further = sorted(options.models.glob("*/model.onnx")) if options.models else []
+    folders = [agreements.DEMO, *(path.parent for path in further)]
     chosen = [folder for folder in folders if not options.only or folder.name in options.only]
     found: dict[str, dict[str, Figure]] = {row: {} for row in options.rows or agreements.ROWS}
     for folder in chosen:

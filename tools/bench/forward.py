@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jptq.engine import Runner
+from jptq.engine import Batching, Runner
 from jptq.engine.cache import enable_compilation_cache
 from tools.bench import clock
 from tools.bench.networks import Network
@@ -21,7 +21,7 @@ def run(network: Network, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Time onnxruntime (batch 1), our program at batch 8 and at batch 1 in turns."""
     enable_compilation_cache()
     model, samples = network.floating(BATCH)
-    runner = Runner(model, samples[0], batch=BATCH)
+    runner = Runner(model, samples[0], batching=Batching(samples=BATCH))
     inputs = runner.program.inputs
     many = {n: np.stack([feeds[n] for feeds in samples]) for n in inputs}
     single = [{n: feeds[n][None] for n in inputs} for feeds in samples]

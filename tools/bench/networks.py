@@ -10,10 +10,11 @@ import numpy as np
 
 from jptq.engine.cache import enable_compilation_cache
 from jptq.errors import DataError
-from jptq.ir import Model
+from jptq.ir import Model, load
 from jptq.tuning import Prepared, load_float, prepare
 
 MARCH = "nash-e"
+SAMPLES = 8
 LARGEST_VALUE = {"model_config": {"activation": {"calibration_type": "max"}}}
 """Thresholds that need no search: rankings are compared under them."""
 
@@ -50,6 +51,29 @@ class Network:
         """The network calibrated by the largest value of each tensor."""
         enable_compilation_cache()
         return prepare(self.model, self.data, march=MARCH, quant_config=LARGEST_VALUE)
+
+    def resized(self, height: int, width: int, folder: Path) -> Network | None:
+        """Write the network with samples of another size; None if its input has a fixed one.
+
+        Args:
+          height: Of the samples, by nearest neighbours.
+          width: The same.
+          folder: Where the new network goes.
+        """
+        (entry,) = load(self.model).inputs
+        shape = entry.shape or ()
+        if len(shape) != 4 or any(isinstance(length, int) for length in shape[2:]):
+            return None
+        target = folder / f"{self.name} {height}x{width}"
+        for file in sorted(self.data.rglob("*.npy"))[:SAMPLES]:
+            image = np.load(file)
+            rows = np.arange(height) * image.shape[-2] // height
+            columns = np.arange(width) * image.shape[-1] // width
+            written = target / self.data.name / file.relative_to(self.data)
+            written.parent.mkdir(parents=True, exist_ok=True)
+            np.save(written, image[..., rows[:, None], columns])
+        (target / self.model.name).symlink_to(self.model.resolve())
+        return Network(target)
 
 
 def find(folder: Path, names: Sequence[str] = ()) -> list[Network]:

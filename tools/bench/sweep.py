@@ -22,26 +22,35 @@ import numpy as np
 from jptq.results import SensitivityTable
 from jptq.sensitivity import METRICS_OF, exact, rows_of
 from tools.bench import clock
-from tools.bench.networks import Network
+from tools.bench.networks import SAMPLES, Network
 from tools.bench.record import Bench, Column
 
-SAMPLES = 8
+LARGE = (320, 320)
+"""Size at which memory is measured too, of networks that take any size."""
 
 
 def run(network: Network, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure at the network's own size and, where it takes any, at a larger one."""
+    rows = [_measured(network, options)]
+    with tempfile.TemporaryDirectory() as folder:
+        large = network.resized(*LARGE, Path(folder))
+        if large is not None:
+            rows.append(_measured(large, options))
+    return rows
+
+
+def _measured(network: Network, options: argparse.Namespace) -> dict[str, Any]:
     """Measure in a process with an empty compilation cache, then in one with a full cache."""
     with tempfile.TemporaryDirectory() as cache:
         cold = _child(network, 0, cache)
         warm = _child(network, options.rounds, cache)
-    return [
-        {
-            "network": network.name,
-            **warm,
-            "compile_cold_s": cold["first_s"] - warm["sweep_s"],
-            "compile_warm_s": warm["first_s"] - warm["sweep_s"],
-            "peak_bytes": max(cold["peak_bytes"], warm["peak_bytes"]),
-        }
-    ]
+    return {
+        "network": network.name,
+        **warm,
+        "compile_cold_s": cold["first_s"] - warm["sweep_s"],
+        "compile_warm_s": warm["first_s"] - warm["sweep_s"],
+        "peak_bytes": max(cold["peak_bytes"], warm["peak_bytes"]),
+    }
 
 
 def _child(network: Network, rounds: int, cache: str) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""How many samples one program run may take under a memory limit (design 2, invariant 9).
+
+Estimates from shapes, so that the same inputs give the same batches on every machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import math
+import sys
+from collections.abc import Iterable
+
+from jptq.engine.program import Program
+
+MIB = 2**20
+
+FIXED = 900 * MIB
+"""Python, JAX and the network's programs while they are compiled: 700 to 900 MiB measured."""
+
+COPIES = 4
+"""Times that the weights are held: file, device, packed in float and under a table."""
+
+TEMPORARIES = 3
+"""Largest program memory over the tensors that are alive between two steps, on XLA:CPU."""
+
+OBSERVED = 2.5
+"""Memory of returning many tensors over their own size: each is there in two axis orders."""
+
+KEPT = 1.25
+"""Memory of a backward pass over the tensors that it has to keep (103 to 350 MiB measured where
+these are 80 to 260)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batching:
+    """What bounds the samples of a program run.
+
+    Attributes:
+      samples: Most samples of one run: larger batches gain nothing on XLA:CPU
+        (docs/benchmarks.md).
+      memory: Bytes that the process should stay below. One sample is run however small it is.
+    """
+
+    samples: int = 8
+    memory: int = 1400 * MIB
+
+    def of(self, per_sample: float, weights: float) -> int:
+        """Return the samples of a run.
+
+        Args:
+          per_sample: Bytes that each sample adds.
+          weights: Bytes of the network's weights.
+        """
+        room = self.memory - FIXED - COPIES * weights
+        return max(1, min(self.samples, math.floor(room / max(per_sample, 1.0))))
+
+
+def release() -> None:
+    """Give memory that is free back to the system, where the allocator keeps it otherwise.
+
+    glibc keeps freed blocks below larger ones that are in use: after calibration that is several
+    hundred MiB, which the programs that are compiled next would come on top of.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def size(program: Program, names: Iterable[str]) -> float:
+    """Return the bytes of some tensors of one sample."""
+    return float(
+        sum(math.prod(program.shapes[n]) * program.dtypes[n].itemsize for n in dict.fromkeys(names))
+    )
+
+
+def peak(program: Program) -> float:
+    """Return the most bytes that are alive between two steps, for one sample."""
+    return max((size(program, names) for names in program.live), default=0.0)
+
+
+def forward(program: Program) -> float:
+    """Return the bytes of a forward, for one sample."""
+    return TEMPORARIES * peak(program)
+
+
+def backward(program: Program, candidates: int, vectors: int) -> float:
+    """Return the bytes of a backward pass that keeps all tensors, for one sample.
+
+    Args:
+      program: The network.
+      candidates: Directions that are kept per quantizer.
+      vectors: Output directions that are pulled back together.
+    """
+    kept = size(program, (n for step in program.steps for n in step.outputs if n))
+    return KEPT * (kept + candidates * _features(program)) + vectors * forward(program)
+
+
+def observed(program: Program) -> float:
+    """Return the bytes of a forward that returns what calibration looks at, for one sample."""
+    return OBSERVED * _features(program)
+
+
+def _features(program: Program) -> float:
+    if program.plan is None:
+        return 0.0
+    return size(program, (c.tensor for c in program.plan.calibrations if not c.constant))

@@ -1,0 +1,73 @@
+"""Batches under a memory limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jptq.engine import Batching, memory
+from jptq.engine.memory import COPIES, FIXED
+from jptq.results import SensitivityTable
+from jptq.sensitivity import gradient, hessian, probe
+from tests.sensitivity.networks import Case, case, smooth
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("room", "per_sample", "samples"),
+    [(100, 10, 8), (100, 30, 3), (100, 100, 1), (100, 101, 1), (-1, 1, 1)],
+)
+def test_a_batch_holds_what_the_limit_leaves_room_for_and_one_sample_at_least(
+    room: int, per_sample: int, samples: int
+) -> None:
+    weights = 3 * MIB
+    batching = Batching(samples=8, memory=FIXED + COPIES * weights + room * MIB)
+
+    assert batching.of(per_sample * MIB, weights) == samples
+
+
+def test_a_forward_needs_the_tensors_that_are_alive_together_not_all_of_them() -> None:
+    program = case(smooth()).runner.program
+    kept = sum(
+        4 * int(np.prod(program.shapes[n])) for step in program.steps for n in step.outputs if n
+    )
+
+    assert 0 < memory.peak(program) < kept
+    assert memory.backward(program, 1, 4) > kept > memory.peak(program)
+    assert memory.backward(program, 2, 4) > memory.backward(program, 1, 4)
+
+
+RANKS: tuple[Callable[[Case], SensitivityTable], ...] = (
+    lambda own: own.exact(own.rows()),
+    lambda own: probe.rank(*given(own), metrics=("mse",)),
+    lambda own: hessian.rank(*given(own), metrics=hessian.METRICS),
+    lambda own: gradient.rank(*given(own), metrics=("taylor",)),
+)
+
+
+def given(own: Case) -> tuple[Any, ...]:
+    return own.runner, own.thresholds, own.int8, own.rows(), own.samples
+
+
+@pytest.mark.parametrize("rank", RANKS, ids=("metric", "probe", "hessian", "gradient"))
+def test_scores_do_not_depend_on_the_memory_limit(
+    rank: Callable[[Case], SensitivityTable],
+) -> None:
+    found = []
+    for limit in (Batching().memory, FIXED):
+        own = case(smooth(), batch=3)
+        own.runner.batching = Batching(samples=3, memory=limit)
+        sizes = []
+        batches = own.runner.batches
+        own.runner.batches = lambda *args, s=sizes, b=batches: (  # type: ignore[method-assign]
+            s.append(args[1]) or b(*args)
+        )
+        found.append(rank(own).score)
+        assert set(sizes) == {3 if limit > FIXED else 1}
+
+    # Programs of another batch size round differently in the last bits.
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-9)
