@@ -1,4 +1,7 @@
-"""Agreement with onnxruntime on real networks (design 6); every test prints what it measured."""
+"""Agreement with onnxruntime on whole networks (design 6); every test prints what it measured.
+
+The demo network is part of the project; the others are looked for where JPTQ_MODELS says.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pytest
 from tests import agreements
 from tests.agreements import Network
 
-pytestmark = [pytest.mark.models, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 NAMES = ("ppocr_cls", "ppocr4_rec", "yolov8n_face", "ppocr4_det", "doc_orientation")
 SAMPLES = 4
@@ -23,9 +26,15 @@ def load(folder: Path) -> Network:
     return agreements.load_network(folder, samples=SAMPLES)
 
 
-@pytest.fixture(params=NAMES, scope="module")
-def network(request: pytest.FixtureRequest, models_folder: Path) -> Network:
-    folder = models_folder / str(request.param)
+@pytest.fixture(
+    params=["demo", *(pytest.param(name, marks=pytest.mark.models) for name in NAMES)],
+    scope="module",
+)
+def network(request: pytest.FixtureRequest) -> Network:
+    if request.param == "demo":
+        return load(agreements.DEMO)
+    models: Path = request.getfixturevalue("models_folder")
+    folder = models / str(request.param)
     if not folder.is_dir():
         pytest.skip(f"{folder} does not exist")
     return load(folder)
