@@ -102,6 +102,7 @@ def error_direction(program: Program, tables: Sequence[Table]) -> FeatureDirecti
     ]
 
     def direction(q: int, index: int, x: Array, axis: int | None) -> Array:
-        return quantizers[q](index, x, axis) - x
+        # An infinity (a mask) has no finite error, and no gradient reaches it.
+        return jnp.where(jnp.isfinite(x), quantizers[q](index, x, axis) - x, 0.0)
 
     return direction

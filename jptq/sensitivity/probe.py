@@ -18,6 +18,7 @@ from jax import Array
 from scipy import stats
 
 from jptq import prng
+from jptq.engine import memory
 from jptq.engine.runner import Runner, SampleSet
 from jptq.errors import UnknownNameError
 from jptq.quant.assign import Assignment, Table, Thresholds
@@ -88,15 +89,17 @@ def rank(
     )
     packed = runner.float_weights.weights
     rounds = -(-basis // ROUND) if basis else max(1, probes // ROUND)
-    batches = -(-len(samples) // runner.batch)
+    size = runner.batch_for(memory.backward(runner.program, len(tables), ROUND))
+    batches = -(-len(samples) // size)
     found: list[_Probed] = []
     drawn = 0
     for number in range(rounds):
         parts: list[_Probed] = []
-        for feeds, count in runner.batches(samples):
-            first = len(parts) * runner.batch
-            size = next(iter(feeds.values())).shape[0]
-            keys = jnp.stack([prng.key(seed, "probe", number, first + i) for i in range(size)])
+        seen = 0
+        for feeds, count in runner.batches(samples, size):
+            full = next(iter(feeds.values())).shape[0]
+            keys = jnp.stack([prng.key(seed, "probe", number, seen + i) for i in range(full)])
+            seen += count
             pulled = backward(packed, weights, tables, feeds, keys, np.int32(drawn))
             parts.append({name: np.asarray(value)[:count] for name, value in pulled.items()})
             progress(len(parts) + number * batches, rounds * batches)

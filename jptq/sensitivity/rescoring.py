@@ -56,11 +56,14 @@ def rescore(
     """
     metric = table.metrics[0]
     score, stderr = table.score.copy(), table.stderr.copy()
-    left = math.floor(SHARE * len(rows.names))
+    unknown = int(np.isnan(score[:, 0, 0]).sum())
+    left = max(math.floor(SHARE * len(rows.names)), unknown)
     known: list[int] = []
     while left > 0:
         current = dataclasses.replace(table, score=score)
-        order = np.argsort(-badness(current, metric), kind="stable")
+        # A row without an estimate (an infinite derivative, say) is the most contested of all.
+        bad = np.nan_to_num(badness(current, metric), nan=np.inf)
+        order = np.argsort(-bad, kind="stable")
         contested = [int(i) for i in order[:HEAD] if int(i) not in known][:left]
         if not contested:
             break

@@ -7,6 +7,7 @@ from jptq.errors import UnknownNameError
 from jptq.results import SensitivityTable
 from jptq.sensitivity import compare, probe, rows_of
 from jptq.sensitivity.rows import Rows
+from tests.graphs import Graph
 from tests.sensitivity.networks import Case, case, smooth
 
 
@@ -57,3 +58,15 @@ def test_a_single_row_can_be_ranked(net: Case) -> None:
 def test_a_metric_that_probes_cannot_estimate_is_refused(net: Case) -> None:
     with pytest.raises(UnknownNameError, match="--method=probe"):
         ranked(net, net.rows(), metrics=("chebyshev",))
+
+
+def test_a_mask_of_infinities_has_finite_scores() -> None:
+    g = Graph()
+    x = g.input("x", (1, 4, 8))
+    mask = g.constant(np.where(np.arange(8) > 5, -np.inf, 0.0).astype(np.float32))
+    scores = g.add("Add", g.add("MatMul", x, g.random(8, 8)), mask)
+    g.output(g.add("MatMul", g.add("Softmax", scores), g.random(8, 8)))
+    net = case(g)
+    found = ranked(net, net.rows(), probes=4)
+    assert np.isfinite(found.score).all()
+    assert (found.score > 0).any()

@@ -66,3 +66,23 @@ def test_nothing_is_scored_where_the_share_is_less_than_a_row(
         rescore(table, network.runner, network.thresholds, network.int8, rows, network.samples)
         is table
     )
+
+
+def test_a_row_without_an_estimate_is_scored_exactly_however_small_the_share(
+    network: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jptq.sensitivity.rescoring.SHARE", 0.0)
+    rows = rows_of(network.model, network.plan, "node")
+    exact = network.exact(rows)
+    column = exact.metrics.index("mse")
+    truth = exact.score[:, :, column : column + 1]
+    score = truth.copy()
+    score[3] = np.nan
+    estimate = dataclasses.replace(
+        exact, metrics=("mse",), score=score, stderr=truth, method="probe"
+    )
+    mended = rescore(
+        estimate, network.runner, network.thresholds, network.int8, rows, network.samples
+    )
+    np.testing.assert_allclose(mended.score, truth, rtol=1e-6)
+    assert mended.cost["exact rows"] == 1
