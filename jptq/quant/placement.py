@@ -44,7 +44,7 @@ def place(
         in high precision (``model_output_type``).
 
     Raises:
-      ModelError: The model has quantizers already.
+      ModelError: The model has quantizers already, or nothing that could carry one.
       UnsupportedOpError: An operator is unknown.
     """
     if any(node.is_calibration for node in model.nodes):
@@ -54,12 +54,35 @@ def place(
     given_out = _on_outputs(structure, floats, everywhere=quantize_outputs)
     for tensor in given_out:
         wanted.setdefault(tensor, _Wanted(kind=FEATURE))
+    if not wanted:
+        why, hint = _why_nothing(model, floats)
+        raise ModelError("nothing in the model can be quantized", why=why, hint=hint)
     nodes = {tensor: [_node(model, tensor, want)] for tensor, want in wanted.items()}
     opened = dataclasses.replace(model, opsets={**model.opsets, HORIZON: 1})
     # Consumers read every quantized tensor; a graph output only those that are meant for it.
     inside = {tensor: chain for tensor, chain in nodes.items() if tensor not in given_out}
     outside = {tensor: chain for tensor, chain in nodes.items() if tensor in given_out}
     return insert_on_tensors(insert_on_tensors(opened, inside), outside, graph_outputs=True)
+
+
+def _why_nothing(model: Model, floats: Collection[str]) -> tuple[str, str]:
+    """Return the reason why no tensor can carry a quantizer, and what to do."""
+    bodies = [
+        node
+        for node in model.nodes
+        if any(isinstance(value, Model) for value in node.attributes.values())
+    ]
+    if bodies:
+        return (
+            f"its work is inside {bodies[0].op} node {bodies[0].name!r}, whose branches keep float",
+            "export the network with the condition fixed, so that one branch remains",
+        )
+    if not any(name in floats for node in model.nodes for name in node.outputs):
+        return (
+            "none of its tensors is float32",
+            "export it in float32; float16 and float64 networks are not quantized",
+        )
+    return "no operator in it is one that the target quantizes", "jptq latency shows its nodes"
 
 
 def tied_thresholds(model: Model) -> tuple[tuple[str, ...], ...]:

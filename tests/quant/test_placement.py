@@ -206,8 +206,8 @@ def test_all_unknown_operators_are_named_at_once() -> None:
 def test_only_float32_tensors_are_quantized() -> None:
     g = Graph()
     x = g.input("x", (1, 4))
-    g.output(g.add("Tanh", g.add("Cast", x, to=11)), dtype=11)
-    assert quantized(placed(g)) == set()
+    g.output(g.add("Tanh", g.add("Cast", g.add("Abs", x), to=11)), dtype=11)
+    assert quantized(placed(g)) == {"x"}
 
 
 def test_the_constants_are_untouched() -> None:
@@ -215,3 +215,11 @@ def test_the_constants_are_untouched() -> None:
     model = placed(graph)
     for name, array in graph.constants.items():
         np.testing.assert_array_equal(model.initializers[name], array)
+
+
+def test_a_model_without_anything_to_quantize_is_refused_with_the_reason() -> None:
+    g = Graph()
+    x = g.input("x", (1, 3, 8, 8))
+    g.output(g.conv(x, 3, 5, name="conv"))
+    with pytest.raises(ModelError, match="none of its tensors is float32"):
+        place(float_model(g), TARGET, floats=())
