@@ -8,6 +8,7 @@ Source: Dong et al. 2020 (HAWQ-V2), arXiv:1911.03852.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -87,12 +88,7 @@ def rank(
         full = next(iter(feeds.values())).shape[0]
         per_probe = []
         for number in range(probes):
-            signs = {
-                k: jax.random.rademacher(
-                    prng.key(seed, "weight", number, k), packed[k].shape, packed[k].dtype
-                )
-                for k in keys
-            }
+            signs = {k: _signs(prng.generator(seed, "weight", number, k), packed[k]) for k in keys}
             seeds = jnp.stack([prng.key(seed, "hessian", number, done + i) for i in range(full)])
             found = product(packed, [signs], feeds, floats, seeds)
             per_probe.append(np.asarray(found)[:count])
@@ -128,6 +124,10 @@ def rank(
     )
 
 
+def _signs(generator: np.random.Generator, like: Array) -> Array:
+    return jnp.asarray(generator.choice((-1.0, 1.0), like.shape), like.dtype)
+
+
 def _product(gates: Gates, loss: Loss | None) -> Callable[..., Array]:
     """Return samples of every block's trace, ``[S, K]``."""
 
@@ -138,12 +138,21 @@ def _product(gates: Gates, loss: Loss | None) -> Callable[..., Array]:
         floats: Mapping[str, Array],
         key: Array,
     ) -> Array:
-        plan = gates.program.plan
+        program, plan = gates.program, gates.program.plan
         assert plan is not None
+
+        # One drawing serves all features, each with a sign of its own in front: products of two
+        # features have mean zero all the same, and a generator per feature would be most of what
+        # there is to compile.
+        shared, own = jax.random.split(key)
+        features = [program.shapes[c.tensor] for c in plan.calibrations if not c.constant]
+        drawn = jax.random.rademacher(shared, (max(map(math.prod, features), default=1),))
+        fronts = jax.random.rademacher(own, (len(plan.calibrations),))
 
         def signs(q: int, index: int, x: Array, axis: int | None) -> Array:
             del q, axis
-            return jax.random.rademacher(jax.random.fold_in(key, index), x.shape, x.dtype)
+            taken = drawn[: x.size].reshape(x.shape) * fronts[index]
+            return taken.astype(x.dtype)
 
         def scalar(u: Array) -> Array:
             fed = {n: feeds[n] for n in gates.program.inputs}
