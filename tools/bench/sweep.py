@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from jptq.engine import lower
+from jptq.errors import JptqError
 from jptq.results import SensitivityTable
 from jptq.sensitivity import METRICS_OF, exact, rows_of
 from tools.bench import clock
@@ -34,9 +36,19 @@ def run(network: Network, options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = [_measured(network, options)]
     with tempfile.TemporaryDirectory() as folder:
         large = network.resized(*LARGE, Path(folder))
-        if large is not None:
+        if large is not None and _runs(large):
             rows.append(_measured(large, options))
     return rows
+
+
+def _runs(network: Network) -> bool:
+    """Tell whether a network takes samples of this size: some do not, whatever they declare."""
+    try:
+        model, samples = network.floating(1)
+        lower(model, samples[0])
+    except JptqError:
+        return False
+    return True
 
 
 def _measured(network: Network, options: argparse.Namespace) -> dict[str, Any]:
