@@ -31,6 +31,7 @@ FLAGS = (
     "latency_table",
     "input_shape",
     "quant_config",
+    "unmatched",
     "out",
     "json",
 )

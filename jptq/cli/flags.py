@@ -65,9 +65,38 @@ VOCABULARY: dict[str, Flag] = {
         shown="NAME",
         default="nash-e",
     ),
+    "calibrated_model": Flag(
+        help="The network with quantizers and thresholds: calibrated_model.onnx.", shown="FILE"
+    ),
+    "change": Flag(
+        help="NODE, NODE.input1, NODE.output or a quantizer, and its new type; or .threshold "
+        "behind it and 4.2, 1,2,... per channel or x0.9. The same as without --change=.",
+        kind="repeated",
+        shown="NODE=TYPE",
+    ),
     "quant_config": Flag(
-        help="Calibration settings and types to start from, in the vendor's JSON form.",
+        help="Calibration settings and types to start from, in the vendor's form: JSON, with or "
+        "without comments, a Python dict, or the YAML of the compile tool.",
         shown="FILE",
+    ),
+    "action": Flag(
+        help="explain, check, or diff A B. The same as without --action=.",
+        kind="repeated",
+        shown="ACTION",
+    ),
+    "against": Flag(
+        help="Optimized float graph of the tool that is to read the configuration.", shown="FILE"
+    ),
+    "unmatched": Flag(
+        help="Keys and nodes of a configuration that do not exist are an error, or a warning.",
+        shown="NAME",
+        default="error",
+        choices=("error", "warn"),
+    ),
+    "only": Flag(
+        help="Show only operands that do not get what is asked for.",
+        shown="NAME",
+        choices=("differences",),
     ),
     "evaluator": Flag(
         help="Your score: `evaluate(forward) -> float or {name: float}`, higher is better.",
@@ -112,8 +141,8 @@ VOCABULARY: dict[str, Flag] = {
     ),
     # --- how
     "search": Flag(
-        help="How configurations are proposed: milp, or walk, which raises the worst node, then "
-        "the next.",
+        help="How configurations are proposed: milp; walk, which raises the worst node, then the "
+        "next; or head, the subgraph in front of the failing output.",
         shown="NAME",
         default="milp",
     ),
@@ -140,6 +169,31 @@ VOCABULARY: dict[str, Flag] = {
         help="Compare at the output of this node instead of the network's; may be repeated.",
         kind="repeated",
         shown="NODE",
+    ),
+    "thresholds": Flag(
+        help="Scores at or beyond which nodes are raised, in the order in which they are tried; "
+        "by default those that raise the worst 1, 2, 4, ... nodes.",
+        kind="words",
+        shown="T,...",
+    ),
+    "every_row": Flag(
+        help="Go on behind the first row that meets the goal.", kind="switch", default=False
+    ),
+    "spread": Flag(
+        help="Show the least cosine of any sample (Min) beside each output's mean (Avg).",
+        kind="switch",
+        default=False,
+    ),
+    "subgraph": Flag(
+        help="If the ranking fails, look for the subgraph in front of the failing output that has "
+        "to be INT16, with at most 10 runs.",
+        kind="switch",
+        default=False,
+    ),
+    "reference": Flag(
+        help="The calibrated model whose INT16 reached the goal, if it was calibrated apart: its "
+        "thresholds are compared.",
+        shown="FILE",
     ),
     "sweep": Flag(
         help="fast reuses what a perturbation cannot reach; naive runs the whole network for each "
@@ -235,7 +289,12 @@ def _parser(flag: Flag) -> absl_flags.ArgumentParser[Any]:
 
 
 def parse(
-    command: str, names: Sequence[str], required: Sequence[str], arguments: Sequence[str]
+    command: str,
+    names: Sequence[str],
+    required: Sequence[str],
+    arguments: Sequence[str],
+    *,
+    words: str = "",
 ) -> FlagValues:
     """Return the parsed flags of a command.
 
@@ -244,6 +303,7 @@ def parse(
       names: Its flags.
       required: Those that must be given.
       arguments: What follows the command.
+      words: The repeated flag that takes words without a flag; empty: they are refused.
 
     Raises:
       UnknownNameError: A flag that the command does not have; the nearest ones are named.
@@ -261,7 +321,9 @@ def parse(
         raise StorageError("--flagfile cannot be read", where=where, why=_last(error)) from None
     except absl_flags.Error as error:
         raise ConfigError(_last(error), where=where, hint=f"{where} --help") from None
-    if stray:
+    if words:
+        values[words].value = [*(values[words].value or []), *stray]
+    elif stray:
         raise ConfigError(
             f"unexpected argument {stray[0]!r}", where=where, hint="flags are --name=value"
         )
@@ -278,7 +340,9 @@ def _last(error: Exception) -> str:
     return " ".join(str(error).removeprefix("ERROR:: ").split())
 
 
-def usage(command: str, doc: str, names: Sequence[str], required: Sequence[str]) -> str:
+def usage(
+    command: str, doc: str, names: Sequence[str], required: Sequence[str], *, words: str = ""
+) -> str:
     """Return the help of a command.
 
     Args:
@@ -286,10 +350,12 @@ def usage(command: str, doc: str, names: Sequence[str], required: Sequence[str])
       doc: The docstring of its module; the first line says what it does.
       names: Its flags.
       required: Those that must be given; they stand first.
+      words: The repeated flag that takes words without a flag.
     """
     first, _, rest = doc.strip().partition("\n")
     needed = " ".join(f"--{name}={VOCABULARY[name].shown}" for name in required)
-    lines = [first, "", f"usage: jptq {command} {needed} [flags]".replace("  ", " ")]
+    bare = f" {VOCABULARY[words].shown} ..." if words else ""
+    lines = [first, "", f"usage: jptq {command} {needed}{bare} [flags]".replace("  ", " ")]
     if rest.strip():
         lines += ["", rest.strip()]
     lines += ["", "flags:"]

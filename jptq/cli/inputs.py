@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from jptq.cli.progress import Progress
     from jptq.engine import Batching
-    from jptq.tuning import Prepared
+    from jptq.quant.config import Config
+    from jptq.tuning import Evaluator, Prepared
 
 PREPARE = (
     "model",
@@ -22,6 +23,7 @@ PREPARE = (
     "input_shape",
     "march",
     "quant_config",
+    "unmatched",
     "batch_size",
     "memory_limit",
     "device",
@@ -30,21 +32,67 @@ PREPARE = (
 """Flags of every command that runs a network over samples."""
 
 
-def prepared(flags: FlagValues, progress: Progress) -> Prepared:
-    """Start JAX and return the calibrated network that the flags of `PREPARE` describe."""
+def prepared(flags: FlagValues, progress: Progress, *, folder: Path | None = None) -> Prepared:
+    """Start JAX and return the calibrated network that the flags of `PREPARE` describe.
+
+    Args:
+      flags: Of the command.
+      progress: Called as work goes on.
+      folder: Of findings that a later run may reuse.
+    """
     machine.settle(flags.device, flags.threads)
     from jptq.api import steps
+    from jptq.tuning import Journal
 
     return steps.calibrate(
         flags.model,
         flags.calibration_data,
         march=flags.march,
-        quant_config=flags.quant_config,
+        quant_config=config(flags),
         input_shapes=shapes(flags.input_shape),
         measured_latency=flags.latency_table if "latency_table" in flags else None,
+        journal=Journal(folder, reuse="resume" not in flags or flags.resume),
         progress=progress,
         batching=batching(flags),
     )
+
+
+def bound(flags: FlagValues, *, has_evaluator: bool) -> float | None:
+    """Return what ``--min_score`` or ``--min_cosine`` asks for, None if neither is given.
+
+    Raises:
+      ConfigError: The flag would have no effect, or no output can keep it.
+    """
+    if flags.min_score is not None and not has_evaluator:
+        raise ConfigError(
+            "--min_score needs --evaluator", hint="without one, --min_cosine bounds the outputs"
+        )
+    if flags.min_cosine is not None and has_evaluator:
+        raise ConfigError(
+            "--min_cosine with --evaluator",
+            why="the score decides where there is one",
+            hint="leave one of them out",
+        )
+    if flags.min_cosine is not None and flags.min_cosine > 1:
+        raise ConfigError(f"--min_cosine={flags.min_cosine} is above 1")
+    asked: float | None = flags.min_score if has_evaluator else flags.min_cosine
+    return asked
+
+
+def evaluator(flags: FlagValues) -> Evaluator | None:
+    """Return the user's evaluator, if there is one."""
+    from jptq import tuning
+
+    return None if flags.evaluator is None else tuning.Evaluator.load(flags.evaluator)
+
+
+def config(flags: FlagValues) -> Config | None:
+    """Return what ``--quant_config`` says, None without one."""
+    from jptq.quant.config import load_config
+
+    if flags.quant_config is None:
+        return None
+    return load_config(flags.quant_config, unmatched=flags.unmatched)
 
 
 def batching(flags: FlagValues) -> Batching:

@@ -22,6 +22,7 @@ FLAGS = (
     "model",
     "march",
     "quant_config",
+    "unmatched",
     "latency_table",
     "input_shape",
     "top",
@@ -57,7 +58,7 @@ def timed(flags: FlagValues) -> Timed:
     return steps.timed(
         flags.model,
         march=flags.march,
-        quant_config=flags.quant_config,
+        quant_config=inputs.config(flags),
         input_shapes=inputs.shapes(flags.input_shape),
         measured_latency=flags.latency_table,
     )

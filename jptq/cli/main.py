@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -32,12 +32,19 @@ COMMANDS = {
     "demo": "jptq.cli.demo",
     "calibrate": "jptq.cli.calibrate",
     "sensitivity": "jptq.cli.sensitivity",
+    "sweep": "jptq.cli.sweep",
+    "diagnose": "jptq.cli.diagnose",
     "evaluate": "jptq.cli.evaluate",
+    "what-if": "jptq.cli.what_if",
     "latency": "jptq.cli.latency",
     "allocate": "jptq.cli.allocate",
     "export": "jptq.cli.export",
+    "config": "jptq.cli.config",
+    "run": "jptq.cli.run",
 }
-"""A command is a module with a docstring (its help), ``FLAGS``, ``REQUIRED`` and ``run(flags)``."""
+"""A command is a module with a docstring (its help), ``FLAGS``, ``REQUIRED`` and ``run(flags)``;
+``WORDS`` names the repeated flag that takes words without a flag, if there is one. A command with
+``verbatim(arguments)`` in the place of ``run`` parses its arguments itself."""
 
 FAULT, USAGE, INTERRUPTED, PIPE, TERMINATED = 1, 2, 130, 141, 143
 
@@ -48,10 +55,10 @@ class Terminated(BaseException):
     """SIGTERM came; not an `Exception`, so that no handler of ours or of the user swallows it."""
 
 
-def entry() -> None:
-    """Run the program; what ``jptq`` starts."""
+def entry(run: Callable[[Sequence[str]], int] | None = None) -> None:
+    """Run a program; ``jptq`` if none is named."""
     signal.signal(signal.SIGTERM, _on_terminate)
-    sys.exit(main(sys.argv[1:]))
+    sys.exit((run or main)(sys.argv[1:]))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,16 +70,34 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
       The exit code. Everything a user has to read is written.
     """
-    with _warnings_on_stderr():
+    return guarded("jptq", arguments, lambda: _dispatch(arguments), kept=lambda: _kept(arguments))
+
+
+def guarded(
+    program: str,
+    arguments: Sequence[str],
+    work: Callable[[], int],
+    *,
+    kept: Callable[[], str] = str,
+) -> int:
+    """Run a program's work; whatever ends it becomes a line for the user and an exit code.
+
+    Args:
+      program: Name that messages begin with.
+      arguments: What follows it on the command line.
+      work: Returns the exit code.
+      kept: Says what is left of an interrupted run.
+    """
+    with _warnings_on_stderr(program):
         try:
-            code = _dispatch(arguments)
+            code = work()
             sys.stdout.flush()
         except JptqError as error:
-            code = _refuse(error)
+            code = _refuse(program, error)
         except KeyboardInterrupt:
-            code = _say("interrupted" + _kept(arguments), INTERRUPTED)
+            code = _say(program, "interrupted" + kept(), INTERRUPTED)
         except Terminated:
-            code = _say("terminated" + _kept(arguments), TERMINATED)
+            code = _say(program, "terminated" + kept(), TERMINATED)
         except BrokenPipeError:
             # What is left in the buffer would raise again when Python exits.
             with contextlib.suppress(OSError):
@@ -80,7 +105,11 @@ def main(arguments: Sequence[str]) -> int:
             code = PIPE
         except Exception as error:
             known = _understood(error)
-            code = _refuse(known) if known is not None else _report_fault(error, arguments)
+            code = (
+                _refuse(program, known)
+                if known is not None
+                else _report_fault(program, error, arguments)
+            )
     return code
 
 
@@ -111,10 +140,17 @@ def _dispatch(arguments: Sequence[str]) -> int:
     name, rest = arguments[0], arguments[1:]
     lookup(COMMANDS, name, "command")
     command = _command(name)
+    if hasattr(command, "verbatim"):
+        if rest and rest[0] in _HELP:
+            sys.stdout.write((command.__doc__ or "").strip() + "\n")
+            return 0
+        return int(command.verbatim(rest))
+    words = getattr(command, "WORDS", "")
     if any(argument in _HELP for argument in rest):
-        sys.stdout.write(flags.usage(name, command.__doc__ or "", command.FLAGS, command.REQUIRED))
+        doc = command.__doc__ or ""
+        sys.stdout.write(flags.usage(name, doc, command.FLAGS, command.REQUIRED, words=words))
         return 0
-    values = flags.parse(name, command.FLAGS, command.REQUIRED, rest)
+    values = flags.parse(name, command.FLAGS, command.REQUIRED, rest, words=words)
     return int(command.run(values))
 
 
@@ -132,13 +168,13 @@ def _kept(arguments: Sequence[str]) -> str:
     return "; what is finished is kept, the same command goes on from there" if resumes else ""
 
 
-def _say(text: str, code: int) -> int:
-    sys.stderr.write(f"jptq: {text}\n")
+def _say(program: str, text: str, code: int) -> int:
+    sys.stderr.write(f"{program}: {text}\n")
     return code
 
 
-def _refuse(error: JptqError) -> int:
-    sys.stderr.write(f"jptq: error: {error}\n")
+def _refuse(program: str, error: JptqError) -> int:
+    sys.stderr.write(f"{program}: error: {error}\n")
     return error.exit_code
 
 
@@ -159,14 +195,14 @@ def _understood(error: Exception) -> JptqError | None:
     return None
 
 
-def _report_fault(error: Exception, arguments: Sequence[str]) -> int:
+def _report_fault(program: str, error: Exception, arguments: Sequence[str]) -> int:
     """Write all that a maintainer needs to a file and ask for it in one line."""
     packages = ("jax", "jaxlib", "numpy", "onnx", "onnx-ir", "scipy", "absl-py", "rich")
     text = "\n".join(
         [
             f"jptq {__version__}, Python {platform.python_version()}, {platform.platform()}",
             ", ".join(f"{name} {_version(name)}" for name in packages),
-            "jptq " + " ".join(arguments),
+            " ".join([program, *arguments]),
             "",
             "".join(traceback.format_exception(error)),
         ]
@@ -183,7 +219,8 @@ def _report_fault(error: Exception, arguments: Sequence[str]) -> int:
     else:
         sys.stderr.write(text)
     last = traceback.format_exception_only(error)[-1].strip()
-    return _say(f"internal error: {last}\n  please send {written} to the authors of jptq", FAULT)
+    text = f"internal error: {last}\n  please send {written} to the authors of jptq"
+    return _say(program, text, FAULT)
 
 
 def _version(name: str) -> str:
@@ -194,10 +231,10 @@ def _version(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _warnings_on_stderr() -> Iterator[None]:
+def _warnings_on_stderr(program: str) -> Iterator[None]:
     """Show warnings of the library in one form, on stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("jptq: warning: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"{program}: warning: %(message)s"))
     handler.setLevel(logging.WARNING)
     logger = logging.getLogger("jptq")
     logger.addHandler(handler)

@@ -20,6 +20,7 @@ from jptq.registry import lookup
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
+    from jptq.quant.config import Config
     from jptq.results import Report
     from jptq.tuning import Options
 
@@ -53,6 +54,7 @@ FLAGS = (
     *GOAL,
     "march",
     "quant_config",
+    "unmatched",
     "latency_table",
     "input_shape",
     *SEARCH,
@@ -68,7 +70,7 @@ def run(flags: FlagValues) -> int:
         calibration_data=Path(flags.calibration_data),
         evaluator=flags.evaluator,
         out=inputs.beside(flags, "tuned"),
-        quant_config=flags.quant_config,
+        quant_config=inputs.config(flags),
         latency_table=flags.latency_table,
         input_shape=flags.input_shape,
     )
@@ -81,7 +83,7 @@ def tuned(
     calibration_data: Path,
     evaluator: str | None,
     out: Path,
-    quant_config: str | None = None,
+    quant_config: Config | None = None,
     latency_table: str | None = None,
     input_shape: tuple[str, ...] = (),
 ) -> int:
@@ -119,22 +121,11 @@ def refuse_contradictions(flags: FlagValues, *, has_evaluator: bool) -> None:
     Raises:
       ConfigError: Names them.
     """
-    if flags.min_score is not None and not has_evaluator:
-        raise ConfigError(
-            "--min_score needs --evaluator", hint="without one, --min_cosine bounds the outputs"
-        )
-    if flags.min_cosine is not None and has_evaluator:
-        raise ConfigError(
-            "--min_cosine with --evaluator",
-            why="the score decides where there is one",
-            hint="leave one of them out",
-        )
+    inputs.bound(flags, has_evaluator=has_evaluator)
     if flags.latency_budget_us is not None and flags.latency_budget_ratio is not None:
         raise ConfigError(
             "both --latency_budget_us and --latency_budget_ratio are given", hint="give one"
         )
-    if flags.min_cosine is not None and flags.min_cosine > 1:
-        raise ConfigError(f"--min_cosine={flags.min_cosine} is above 1")
 
 
 def options(flags: FlagValues) -> Options:

@@ -1,30 +1,41 @@
 """The vendor's quant_config, read into plain data with every name checked.
 
-Source: hmct-spec 4. Left out, and refused by name: error compensation, bias correction, the
-layerwise search and the legacy keys of older versions.
+The keys of both generations of the vendor's tool are known, the older ones (``InputType``,
+``layerwise_search``) as what they mean in the newer one. Source: hmct-spec 4.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from jptq.errors import ConfigError, StorageError, UnknownNameError
-from jptq.numerics.qtypes import DUAL_INT16, QTYPES
+from jptq.errors import ConfigError
+from jptq.numerics.qtypes import DUAL_INT16
+from jptq.quant.config_keys import Unmatched, known
+from jptq.quant.config_text import read_file
+from jptq.quant.config_values import count, flag, number, one_of, optional, several
 
-Value = TypeVar("Value")
+TYPES = ("int8", "int16", "float16", "float32")
+"""Types of a node or an operand, from coarse to fine; a target may not have all of them."""
 
-ACTIVATION_METHODS = ("max", "kl")
-WEIGHT_METHODS = ("max",)
+EC = "ec"
+"""Of one operand: error compensation, a second operator adds what int8 lost (hmct-spec 8.1)."""
+INT16_EC = "int16-ec"
+"""Of a node: input 0 as int16, input 1 compensated."""
+
+METRICS = ("cosine-similarity", "mse", "mae", "mre", "sqnr", "chebyshev")
+
+SEARCHABLE = ("max", "kl", "min-max")
+"""Methods that several of can be named, to be tried against each other."""
+ACTIVATION_METHODS = (*SEARCHABLE, "mix", "load", "fixed", "skip", "default")
+"""``mix`` chooses per tensor, ``load`` keeps what the model carries, ``fixed`` is 1, ``skip``
+takes random samples, ``default`` is what happens if nothing is said: a search (hmct-spec 2.2)."""
+WEIGHT_METHODS = ("max", "load")
 MIN_BINS = 129
 MIN_MAX_BINS = 258
 """Limits of ``num_bin`` and ``max_num_bin`` (hmct-spec 2.2)."""
-
-_LEVELS = ("model_config", "op_config", "subgraph_config", "node_config")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +43,8 @@ class Activation:
     """How thresholds of features are found; several values of a key are tried against each other.
 
     Attributes:
-      calibration_type: Of ``max``, ``kl``; empty if the configuration names none.
+      calibration_type: Of `ACTIVATION_METHODS`; empty if the configuration names none, or
+        ``default``.
       max_percentile: Shares of the absolute values that ``max`` keeps, 0.5 to 1.
       num_bin: Bins that ``kl`` starts with.
       max_num_bin: Bins that it may grow to.
@@ -61,12 +73,53 @@ class Weight:
     """How thresholds of weights are found.
 
     Attributes:
-      calibration_type: ``max``.
+      calibration_type: Of `WEIGHT_METHODS`.
       max_percentile: Factor on the largest absolute value.
     """
 
     calibration_type: str = "max"
     max_percentile: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BiasCorrection:
+    """Biases take up the mean error of their channel (hmct-spec 2.3).
+
+    Attributes:
+      num_sample: Samples that the mean is taken over.
+      metric: Of `METRICS`; a correction stays if it improves this.
+    """
+
+    num_sample: int = 1
+    metric: str = METRICS[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelwiseSearch:
+    """One method for all features, the best of several (hmct-spec 2.4).
+
+    Attributes:
+      metric: Of `METRICS`.
+      similarity: Cosine from which per-channel candidates are not tried any more.
+    """
+
+    metric: str = METRICS[0]
+    similarity: float = 0.995
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerwiseSearch:
+    """Other methods for the most sensitive features (hmct-spec 2.4).
+
+    Attributes:
+      topk: How many; all under a cosine of 0.999 if None.
+      metric: Of `METRICS`.
+      qtype: Type that they may also be raised to, None for no such trial.
+    """
+
+    topk: int | None = None
+    metric: str = METRICS[0]
+    qtype: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,15 +139,25 @@ class Subgraph:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NodeTypes:
-    """Types of one node.
+    """Types of one node, or of all nodes of one operator type.
 
     Attributes:
-      qtype: Of all inputs, if given.
-      inputs: ``{input index: type}``; these win over `qtype`.
+      qtype: Of all inputs, if given; also ``dual-int16`` and `INT16_EC`.
+      inputs: ``{input index: type or EC}``; these win over `qtype`.
+      output: Of the output, if given apart (``OutputType``); else it follows the readers.
     """
 
     qtype: str | None = None
     inputs: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    output: str | None = None
+
+    @property
+    def compensated(self) -> int | None:
+        """The input that error compensation is asked for, if any."""
+        for index, name in self.inputs.items():
+            if name == EC:
+                return index
+        return 1 if self.qtype == INT16_EC and 1 not in self.inputs else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,9 +169,14 @@ class Config:
       model_output_type: Type of graph outputs, if given.
       activation: See `Activation`.
       weight: See `Weight`.
-      ops: ``{operator type: type}``.
+      bias_correction: None if off.
+      modelwise: Settings of the search that several values of `activation` start; None for the
+        defaults, and beside `layerwise`, which wins.
+      layerwise: None if off.
+      ops: By operator type.
       subgraphs: By their free names, in the order of the file.
       nodes: By node name.
+      unmatched: What happens to names that the model does not have.
       where: The file, for errors.
     """
 
@@ -116,196 +184,170 @@ class Config:
     model_output_type: str | None = None
     activation: Activation = dataclasses.field(default_factory=Activation)
     weight: Weight = dataclasses.field(default_factory=Weight)
-    ops: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    bias_correction: BiasCorrection | None = None
+    modelwise: ModelwiseSearch | None = None
+    layerwise: LayerwiseSearch | None = None
+    ops: Mapping[str, NodeTypes] = dataclasses.field(default_factory=dict)
     subgraphs: Mapping[str, Subgraph] = dataclasses.field(default_factory=dict)
     nodes: Mapping[str, NodeTypes] = dataclasses.field(default_factory=dict)
+    unmatched: Unmatched = "error"
     where: str = ""
 
+    def compensations(self) -> dict[str, int]:
+        """Return ``{node: input index}`` of the operands that error compensation is asked for."""
+        found = ((name, entry.compensated) for name, entry in self.nodes.items())
+        return {name: index for name, index in found if index is not None}
 
-def load_config(source: Mapping[str, Any] | Path | str | None) -> Config:
+
+def load_config(
+    source: Config | Mapping[str, Any] | Path | str | None, *, unmatched: Unmatched = "error"
+) -> Config:
     """Read a quant_config.
 
     Args:
-      source: The dict itself, the path of a JSON file (comments allowed), or None for defaults.
+      source: The dict itself, a file of one of the forms of `config_text`, one that is read
+        already, or None for defaults.
+      unmatched: ``warn`` leaves out keys that do not exist, and nodes that the model does not
+        have (`resolve`), with a warning; the vendor's tool ignores them silently.
 
     Raises:
       ConfigError: A value is impossible; `UnknownNameError` for a key or type.
-      StorageError: The file cannot be read or is not JSON.
+      StorageError: The file cannot be read.
     """
     if source is None:
-        return Config()
+        return Config(unmatched=unmatched)
+    if isinstance(source, Config):
+        return source
     if isinstance(source, Mapping):
-        return _config(source, where="quant_config")
-    path = Path(source)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"cannot read {path}", why=str(error)) from error
-    try:
-        content = json.loads(strip_comments(text))
-    except ValueError as error:
-        raise StorageError(f"{path} is not JSON", why=str(error)) from error
-    return _config(content, where=str(path))
+        content, where = source, "quant_config"
+    else:
+        content, where = read_file(Path(source), unmatched=unmatched), str(source)
+    return _config(content, unmatched=unmatched, where=where)
 
 
-_COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
-
-
-def strip_comments(text: str) -> str:
-    """Return JSON without ``//`` and ``/* */`` comments; strings keep what looks like one."""
-    return _COMMENT.sub(lambda match: match.group(1) or " ", text)
-
-
-def _config(content: object, *, where: str) -> Config:
-    levels = _table(content, where=where)
-    for key in levels:
-        if key not in _LEVELS:
-            raise UnknownNameError("first-level key", key, _LEVELS, where=where)
-    at = {level: f"{where}: {level}" for level in _LEVELS}
-    parts = {level: _table(levels.get(level, {}), where=at[level]) for level in _LEVELS}
-    model = parts["model_config"]
-    _only(
-        model,
-        ("all_node_type", "model_output_type", "activation", "weight"),
-        where=at["model_config"],
+def _config(content: object, *, unmatched: Unmatched, where: str) -> Config:
+    levels = known(content, unmatched=unmatched, where=where)
+    model = levels.get("model_config", {})
+    at = f"{where}: model_config"
+    search = model.get("search", {})
+    layers, whole = (
+        model.get(old, search.get(new))
+        for old, new in (("layerwise_search", "layer"), ("modelwise_search", "model"))
     )
-    output = model.get("model_output_type")
+    bias = model.get("weight", {}).get("bias_correction")
     return Config(
-        all_node_type=_qtype(model.get("all_node_type", "int8"), where=at["model_config"]),
-        model_output_type=None if output is None else _qtype(output, where=at["model_config"]),
-        activation=_activation(model.get("activation", {}), where=at["model_config"]),
-        weight=_weight(model.get("weight", {}), where=at["model_config"]),
+        all_node_type=_qtype(model.get("all_node_type", "int8"), "all_node_type", at),
+        model_output_type=optional(model, "model_output_type", _qtype, at),
+        activation=_activation(model.get("activation", {}), where=f"{at}.activation"),
+        weight=_weight(model.get("weight", {}), where=f"{at}.weight"),
+        bias_correction=None if bias is None else _bias(bias, where=f"{at}.weight.bias_correction"),
+        modelwise=None if whole is None or layers is not None else _modelwise(whole, where=at),
+        layerwise=None if layers is None else _layerwise(layers, where=at),
         ops={
-            name: _op_type(entry, where=f"{at['op_config']}.{name}")
-            for name, entry in parts["op_config"].items()
+            name: _node_types(entry, where=f"{where}: op_config.{name}", extra=(DUAL_INT16,))
+            for name, entry in levels.get("op_config", {}).items()
         },
         subgraphs={
-            name: _subgraph(entry, where=f"{at['subgraph_config']}.{name}")
-            for name, entry in parts["subgraph_config"].items()
+            name: _subgraph(entry, where=f"{where}: subgraph_config.{name}")
+            for name, entry in levels.get("subgraph_config", {}).items()
         },
         nodes={
-            name: _node_types(entry, where=f"{at['node_config']}.{name}")
-            for name, entry in parts["node_config"].items()
+            name: _node_types(
+                entry, where=f"{where}: node_config.{name}", extra=(DUAL_INT16, INT16_EC)
+            )
+            for name, entry in levels.get("node_config", {}).items()
         },
+        unmatched=unmatched,
         where=where,
     )
 
 
-def _activation(content: object, *, where: str) -> Activation:
-    where = f"{where}.activation"
-    table = _table(content, where=where)
-    _only(table, [field.name for field in dataclasses.fields(Activation)], where=where)
+def _activation(table: Mapping[str, Any], *, where: str) -> Activation:
+    methods = several(table, "calibration_type", one_of(ACTIVATION_METHODS), where)
+    if len(methods) > 1:
+        for method in methods:
+            one_of(SEARCHABLE, "calibration_type among several")(method, "", where)
     out = Activation(
-        calibration_type=_several(table, "calibration_type", _method, where),
-        max_percentile=_several(table, "max_percentile", _percentile, where),
-        num_bin=_several(table, "num_bin", _bins(MIN_BINS), where),
-        max_num_bin=_several(table, "max_num_bin", _bins(MIN_MAX_BINS), where),
-        per_channel=_several(table, "per_channel", _flag, where),
-        asymmetric=_several(table, "asymmetric", _flag, where),
+        calibration_type=() if methods == ("default",) else methods,
+        max_percentile=several(table, "max_percentile", number(0.5), where),
+        num_bin=several(table, "num_bin", count(MIN_BINS), where),
+        max_num_bin=several(table, "max_num_bin", count(MIN_MAX_BINS), where),
+        per_channel=several(table, "per_channel", flag, where),
+        asymmetric=several(table, "asymmetric", flag, where),
     )
     if out.num_bin and out.max_num_bin and max(out.num_bin) > min(out.max_num_bin):
         raise ConfigError("'max_num_bin' is below 'num_bin'", where=where)
     return out
 
 
-def _weight(content: object, *, where: str) -> Weight:
-    where = f"{where}.weight"
-    table = _table(content, where=where)
-    _only(table, [field.name for field in dataclasses.fields(Weight)], where=where)
-    method = table.get("calibration_type", "max")
-    if method not in WEIGHT_METHODS:
-        raise UnknownNameError("calibration_type", str(method), WEIGHT_METHODS, where=where)
-    share = table.get("max_percentile", 1.0)
-    return Weight(max_percentile=_percentile(share, "max_percentile", where))
+def _weight(table: Mapping[str, Any], *, where: str) -> Weight:
+    return Weight(
+        calibration_type=one_of(WEIGHT_METHODS)(
+            table.get("calibration_type", "max"), "calibration_type", where
+        ),
+        max_percentile=number(0.5)(table.get("max_percentile", 1.0), "max_percentile", where),
+    )
 
 
-def _op_type(entry: object, *, where: str) -> str:
-    table = _table(entry, where=where)
-    _only(table, ("qtype",), where=where)
-    return _node_qtype(table.get("qtype"), where=where)
+def _bias(table: Mapping[str, Any], *, where: str) -> BiasCorrection:
+    return BiasCorrection(
+        num_sample=count(1)(table.get("num_sample", 1), "num_sample", where),
+        metric=_metric(table, where),
+    )
 
 
-def _subgraph(entry: object, *, where: str) -> Subgraph:
-    table = _table(entry, where=where)
-    _only(table, ("inputs", "outputs", "qtype"), where=where)
+def _modelwise(table: Mapping[str, Any], *, where: str) -> ModelwiseSearch:
+    similarity = number(-1.0)(table.get("similarity", 0.995), "similarity", where)
+    return ModelwiseSearch(metric=_metric(table, where), similarity=similarity)
+
+
+def _layerwise(table: Mapping[str, Any], *, where: str) -> LayerwiseSearch:
+    return LayerwiseSearch(
+        topk=optional(table, "topk", count(1), where),
+        metric=_metric(table, where),
+        qtype=optional(table, "qtype", _qtype, where),
+    )
+
+
+def _subgraph(table: Mapping[str, Any], *, where: str) -> Subgraph:
     ends = {}
     for key in ("inputs", "outputs"):
         names = table.get(key)
         if not isinstance(names, list | tuple) or not names:
             raise ConfigError(f"{key!r} is a list of node names", where=where)
         ends[key] = tuple(str(name) for name in names)
-    return Subgraph(**ends, qtype=_node_qtype(table.get("qtype"), where=where))
+    types = (*TYPES, DUAL_INT16)
+    return Subgraph(**ends, qtype=one_of(types, "type")(table.get("qtype"), "qtype", where))
 
 
-def _node_types(entry: object, *, where: str) -> NodeTypes:
-    table = _table(entry, where=where)
-    inputs: dict[int, str] = {}
-    for key, value in table.items():
-        index = key.removeprefix("input")
-        if key != "qtype" and not (index != key and index.isdecimal()):
-            raise UnknownNameError("key", key, ("qtype", "input0", "input1"), where=where)
-        if key != "qtype":
-            inputs[int(index)] = _qtype(value, where=f"{where}.{key}")
-    qtype = _node_qtype(table["qtype"], where=where) if "qtype" in table else None
-    return NodeTypes(qtype=qtype, inputs=inputs)
+def _node_types(table: Mapping[str, Any], *, where: str, extra: tuple[str, ...]) -> NodeTypes:
+    qtype = None
+    for key in ("InputType", "qtype"):
+        if key in table:
+            qtype = _qtype(table[key], key, where, extra)
+    if not table:
+        raise ConfigError("no type is given", where=where, hint='{"qtype": "int16"}, for instance')
+    if "ON" in table and one_of(("BPU", "CPU"), "place")(table["ON"], "ON", where) == "CPU":
+        if qtype not in (None, "float32"):
+            raise ConfigError(f"on the CPU there is no {qtype}", where=where, why="it runs float32")
+        qtype = "float32"
+    inputs = {
+        int(index): _qtype(value, key, where, (EC,))
+        for prefix in ("InputType", "input")
+        for key, value in table.items()
+        if (index := key.removeprefix(prefix)) != key and index
+    }
+    if list(inputs.values()).count(EC) > 1:
+        raise ConfigError("only one input of a node can be compensated", where=where)
+    return NodeTypes(
+        qtype=qtype, inputs=inputs, output=optional(table, "OutputType", _qtype, where)
+    )
 
 
-def _qtype(value: object, *, where: str) -> str:
-    if not isinstance(value, str) or value not in QTYPES:
-        raise UnknownNameError("type", str(value), QTYPES, where=where)
-    return value
+def _qtype(value: object, key: str, where: str, extra: tuple[str, ...] = ()) -> str:
+    # The first generation of the vendor's tool says "float".
+    return one_of((*TYPES, *extra), "type")("float32" if value == "float" else value, key, where)
 
 
-def _node_qtype(value: object, *, where: str) -> str:
-    return DUAL_INT16 if value == DUAL_INT16 else _qtype(value, where=where)
-
-
-def _table(content: object, *, where: str) -> Mapping[str, Any]:
-    if not isinstance(content, Mapping):
-        raise ConfigError("an object {...} is expected", where=where)
-    return content
-
-
-def _only(table: Iterable[str], known: Iterable[str], *, where: str) -> None:
-    known = tuple(known)
-    for key in table:
-        if key not in known:
-            raise UnknownNameError("key", key, known, where=where)
-
-
-def _several(
-    table: Mapping[str, Any], key: str, check: Callable[[object, str, str], Value], where: str
-) -> tuple[Value, ...]:
-    """Return the checked values of a key without duplicates; nothing if it is absent."""
-    if key not in table:
-        return ()
-    value = table[key]
-    values = value if isinstance(value, list | tuple) else [value]
-    return tuple(dict.fromkeys(check(one, key, where) for one in values))
-
-
-def _method(value: object, key: str, where: str) -> str:
-    if value not in ACTIVATION_METHODS:
-        raise UnknownNameError(key, str(value), ACTIVATION_METHODS, where=where)
-    return str(value)
-
-
-def _percentile(value: object, key: str, where: str) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0.5 <= value <= 1.0:
-        return float(value)
-    raise ConfigError(f"{key!r} is a number from 0.5 to 1, not {value!r}", where=where)
-
-
-def _bins(least: int) -> Callable[[object, str, str], int]:
-    def check(value: object, key: str, where: str) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"{key!r} is an integer from {least}, not {value!r}", where=where)
-        return value
-
-    return check
-
-
-def _flag(value: object, key: str, where: str) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{key!r} is true or false, not {value!r}", where=where)
-    return value
+def _metric(table: Mapping[str, Any], where: str) -> str:
+    return one_of(METRICS)(table.get("metric", METRICS[0]), "metric", where)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from jptq.errors import ConfigError
 from jptq.ir.model import Model
 from jptq.numerics.qtypes import DUAL_INT16, INT16, QTYPES
-from jptq.quant.assign import Assignment, accepted, uniform
-from jptq.quant.config import Activation, load_config
+from jptq.quant.assign import Assignment, accepted, finest, uniform
+from jptq.quant.config import EC, Activation, Config, Weight, load_config
+from jptq.quant.pairs import pairs_of
 from jptq.quant.plan import Plan, Slots
 from jptq.quant.resolve import resolve
 from jptq.targets import Target
@@ -22,18 +24,22 @@ def quant_config(
     assignment: Assignment,
     *,
     activation: Activation | None = None,
+    like: Config | None = None,
 ) -> dict[str, Any]:
     """Return the shortest configuration of the vendor's form that gives an assignment.
 
     Every node that reads a quantizer of another type than the default is named, so that the
-    configuration means the same to a reader that does not share quantizers between nodes.
+    configuration means the same to a reader that does not share quantizers between nodes. Operators
+    that were split in two (`compensate`) get the ``ec`` that splits them.
 
     Args:
       model: The calibrated model, or the float one.
       plan: Its quantizers.
       target: Knows which operators can be ``dual-int16``.
       assignment: Of every quantizer.
-      activation: How the thresholds were found.
+      activation: How the thresholds of features were found.
+      like: What the network was calibrated by: it says what was done to weights and biases, and
+        how single features were searched.
 
     Returns:
       What `load_config` reads; `resolve` gives the assignment back.
@@ -43,10 +49,11 @@ def quant_config(
         are int8, for instance); the quantizers are named.
     """
     candidates = [
-        _on_top_of(base, plan, target, assignment, activation or Activation()) for base in QTYPES
+        _on_top_of(base, model, plan, target, assignment, _calibration(activation, like))
+        for base in QTYPES
     ]
     wrong = [
-        _differences(resolve(load_config(one), model, plan, target), assignment)
+        _differences(resolve(load_config(one), model, plan, target, report=False), assignment)
         for one in candidates
     ]
     fitting = [one for one, differing in zip(candidates, wrong, strict=True) if not differing]
@@ -61,20 +68,50 @@ def quant_config(
 
 
 def _on_top_of(
-    base: str, plan: Plan, target: Target, assignment: Assignment, activation: Activation
+    base: str,
+    model: Model,
+    plan: Plan,
+    target: Target,
+    assignment: Assignment,
+    calibration: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the configuration that changes what differs from a uniform assignment."""
     default = uniform(plan, base)
     model_config: dict[str, Any] = {}
     if base != "int8":
         model_config["all_node_type"] = base
-    if settings := activation.to_json():
-        model_config["activation"] = settings
+    model_config |= calibration
+    split = {pair.high.name: pair.index for pair in pairs_of(model)}
     nodes = {}
     for slots in plan.slots:
-        if entry := _entry(slots, plan, target, assignment, default):
+        compensated = split.get(slots.node)
+        others = {i: name for i, name in slots.inputs.items() if i != compensated}
+        rest = dataclasses.replace(slots, inputs=others)
+        entry = _entry(rest, plan, target, assignment, default)
+        if compensated is not None:
+            entry[f"input{compensated}"] = EC
+        if entry:
             nodes[slots.node] = entry
     parts = {"model_config": model_config, "node_config": nodes}
+    return {key: value for key, value in parts.items() if value}
+
+
+def _calibration(activation: Activation | None, like: Config | None) -> dict[str, Any]:
+    """Return the blocks of ``model_config`` that say how thresholds and biases were found."""
+    activation, like = activation or Activation(), like or Config()
+    weight: dict[str, Any] = {
+        field.name: value
+        for field in dataclasses.fields(Weight)
+        if (value := getattr(like.weight, field.name)) != field.default
+    }
+    if like.bias_correction is not None:
+        weight["bias_correction"] = dataclasses.asdict(like.bias_correction)
+    search: dict[str, Any] = {}
+    if like.layerwise is not None:
+        # The types that it raised are among those of the nodes.
+        block = dataclasses.asdict(like.layerwise) | {"qtype": None}
+        search["layer"] = {key: value for key, value in block.items() if value is not None}
+    parts = {"activation": activation.to_json(), "weight": weight, "search": search}
     return {key: value for key, value in parts.items() if value}
 
 
@@ -108,7 +145,9 @@ def _under(
     asked = INT16.name if dual else candidate
 
     def follows(name: str) -> bool:
-        return accepted(plan.calibration(name), asked, dual=dual) == assignment[name]
+        taken = accepted(plan.calibration(name), asked, dual=dual)
+        # An operand may be left behind by what is asked of its node, but not run ahead of it.
+        return taken == assignment[name] and finest((taken, asked)) == asked
 
     if slots.output is not None and not follows(slots.output):
         return None

@@ -4,48 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from jptq.errors import ConfigError, UnknownNameError
-from jptq.ir.model import Model
+from jptq.ir.model import Model, Node
 from jptq.ir.paths import between
-from jptq.numerics.qtypes import DUAL_INT16, INT16
+from jptq.numerics.qtypes import DUAL_INT16
+from jptq.quant.asks import DEFAULT, OUTPUT, Ask, asks_of
 from jptq.quant.assign import Assignment, accepted, finest
-from jptq.quant.config import Config, NodeTypes, Subgraph
+from jptq.quant.config import INT16_EC, Config, Subgraph
+from jptq.quant.config_keys import unknown
+from jptq.quant.explain import Outcome, outcomes, refusals
+from jptq.quant.pairs import LOW
 from jptq.quant.plan import Plan
 from jptq.targets import Target
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Ask:
-    """What one operand wants of the quantizer that it reads.
-
-    Attributes:
-      explicit: It was named; a default gives way to it.
-      qtype: The type.
-      dual: It is the second operand of a ``dual-int16`` node.
-    """
-
-    explicit: bool
-    qtype: str
-    dual: bool = False
-
-
-def resolve(config: Config, model: Model, plan: Plan, target: Target) -> Assignment:
+def resolve(
+    config: Config, model: Model, plan: Plan, target: Target, *, report: bool = True
+) -> Assignment:
     """Return the type of every quantizer under a configuration.
 
     A node's type comes from the most particular level that names it: node, subgraph, operator,
     model. A quantizer that several operands share follows those that are named before those that
     take the default, and then the finest type asked for. A type that the operand does not accept
-    becomes the finest coarser one that it does (hmct-spec 4.1: int8 weights stay int8).
+    becomes the finest coarser one that it does (hmct-spec 4.1: int8 weights stay int8). What is
+    not applied as asked is logged, one warning for each kind of reason.
 
     Args:
       config: What is asked.
-      model: The calibrated model, or the float one: only names and paths are read.
+      model: The calibrated model, or the float one: only names and paths are read. Error
+        compensation has been written into it.
       plan: Its quantizers.
       target: Knows which operators can be ``dual-int16``.
+      report: Log what is not applied; off where the same configuration is resolved many times.
 
     Returns:
       ``{calibration: type}`` of the whole plan.
@@ -54,91 +48,130 @@ def resolve(config: Config, model: Model, plan: Plan, target: Target) -> Assignm
       UnknownNameError: A node does not exist.
       ConfigError: A type, an input or a path is impossible.
     """
+    asks, assignment = _resolved(config, model, plan, target, report=report)
+    if report:
+        for line in refusals(outcomes(config, model, plan, target, asks, assignment)):
+            _logger.warning("%s%s", f"{config.where}: " if config.where else "", line)
+    return assignment
+
+
+def explain(config: Config, model: Model, plan: Plan, target: Target) -> tuple[Outcome, ...]:
+    """Return what becomes of every operand under a configuration; arguments as `resolve`."""
+    asks, assignment = _resolved(config, model, plan, target, report=True)
+    return outcomes(config, model, plan, target, asks, assignment)
+
+
+def _resolved(
+    config: Config, model: Model, plan: Plan, target: Target, *, report: bool
+) -> tuple[tuple[Ask, ...], dict[str, str]]:
+    config = _matched(config, model, target, level=logging.WARNING if report else logging.DEBUG)
     _check(config, model, target)
-    named = _named(config, model)
-    asks: dict[str, list[_Ask]] = {calibration.name: [] for calibration in plan.calibrations}
-    for slots in plan.slots:
-        entry = named.get(slots.node)
-        for index, name in slots.inputs.items():
-            asks[name].append(_input_ask(config, entry, index))
-        if slots.output is not None:
-            asks[slots.output].append(_output_ask(config, entry))
+    asks = asks_of(config, model, plan)
+    return asks, _decided(config, plan, asks)
+
+
+def _decided(config: Config, plan: Plan, asks: Sequence[Ask]) -> dict[str, str]:
+    by_name: dict[str, list[Ask]] = {calibration.name: [] for calibration in plan.calibrations}
+    for ask in asks:
+        by_name[ask.calibration].append(ask)
     out = {}
     for calibration in plan.calibrations:
-        found = asks[calibration.name] or [_Ask(explicit=False, qtype=config.all_node_type)]
-        first = [ask for ask in found if ask.explicit] or found
+        found = by_name[calibration.name] or [
+            Ask(
+                node="",
+                op="",
+                slot=OUTPUT,
+                calibration=calibration.name,
+                asked=config.all_node_type,
+                rule=DEFAULT,
+            )
+        ]
         out[calibration.name] = finest(
-            accepted(calibration, ask.qtype, dual=ask.dual) for ask in first
+            accepted(calibration, ask.qtype, dual=ask.dual)
+            for ask in [ask for ask in found if ask.explicit] or found
         )
     return out
 
 
-def _input_ask(config: Config, entry: NodeTypes | None, index: int) -> _Ask:
-    if entry is None:
-        return _Ask(explicit=False, qtype=config.all_node_type)
-    if index in entry.inputs:
-        return _Ask(explicit=True, qtype=entry.inputs[index])
-    if entry.qtype is None:
-        return _Ask(explicit=False, qtype=config.all_node_type)
-    if entry.qtype == DUAL_INT16:
-        return _Ask(explicit=True, qtype=INT16.name, dual=True)
-    return _Ask(explicit=True, qtype=entry.qtype)
+def _matched(config: Config, model: Model, target: Target, *, level: int) -> Config:
+    """Return the configuration without names that do not exist, if these are only to be warned of.
 
-
-def _output_ask(config: Config, entry: NodeTypes | None) -> _Ask:
-    if entry is not None and entry.qtype is not None:
-        qtype = INT16.name if entry.qtype == DUAL_INT16 else entry.qtype
-        return _Ask(explicit=True, qtype=qtype)
-    if config.model_output_type is not None:
-        return _Ask(explicit=True, qtype=config.model_output_type)
-    return _Ask(explicit=False, qtype=config.all_node_type)
-
-
-def _named(config: Config, model: Model) -> dict[str, NodeTypes]:
-    """Return what the levels below the model say of each node, the most particular one winning."""
-    out: dict[str, NodeTypes] = {}
-    for node in model.operators():
-        if node.op in config.ops:
-            out[node.name] = NodeTypes(qtype=config.ops[node.op])
-    for subgraph in config.subgraphs.values():
-        for name in between(model, subgraph.inputs, subgraph.outputs):
-            out[name] = NodeTypes(qtype=subgraph.qtype)
-    for name, entry in config.nodes.items():
-        base = out.get(name, NodeTypes())
-        out[name] = NodeTypes(qtype=entry.qtype or base.qtype, inputs=entry.inputs)
-    return out
-
-
-def _check(config: Config, model: Model, target: Target) -> None:
-    """Refuse names that do not exist and types that an operator cannot have."""
+    Raises:
+      ConfigError: A name does not exist and is not to be ignored.
+    """
     nodes = {node.name: node for node in model.operators()}
     present = {node.op for node in nodes.values()}
-    duals = set(target.operands.dual_ops)
-    for op_type, qtype in config.ops.items():
+    for op_type in config.ops:
         if op_type not in present:
             # The vendor's own published configurations name types that are not there.
-            _logger.warning("op_config names %s, which the model does not have", op_type)
-        if qtype == DUAL_INT16 and op_type not in duals:
-            raise _not_dual(op_type, duals, where=f"{config.where}: op_config.{op_type}")
+            _logger.log(level, "op_config names %s, which the model does not have", op_type)
+
+    def missing(error: ConfigError) -> None:
+        unknown(error, config.unmatched, level=level)
+
+    subgraphs = {}
     for key, subgraph in config.subgraphs.items():
         where = f"{config.where}: subgraph_config.{key}"
-        for name in (*subgraph.inputs, *subgraph.outputs):
-            if name not in nodes:
-                raise UnknownNameError("node", name, nodes, where=where)
-        _check_paths(model, subgraph, where=where)
+        absent = [n for n in (*subgraph.inputs, *subgraph.outputs) if n not in nodes]
+        for name in absent:
+            missing(_unknown(name, nodes, target, where=where))
+        if not absent:
+            subgraphs[key] = subgraph
+    entries = {}
     for name, entry in config.nodes.items():
         where = f"{config.where}: node_config.{name}"
         if name not in nodes:
-            raise UnknownNameError("node", name, nodes, where=where)
-        if entry.qtype == DUAL_INT16 and nodes[name].op not in duals:
-            raise _not_dual(nodes[name].op, duals, where=where)
-        for index in entry.inputs:
-            if index >= len(nodes[name].inputs):
-                raise ConfigError(
-                    f"there is no input {index}",
-                    where=where,
-                    why=f"the node has {len(nodes[name].inputs)}",
-                )
+            missing(_unknown(name, nodes, target, where=where))
+            continue
+        count = len(nodes[name].inputs)
+        beyond = [index for index in entry.inputs if index >= count]
+        for index in beyond:
+            why = f"the node has {count}"
+            missing(ConfigError(f"there is no input {index}", where=where, why=why))
+        inputs = {i: qtype for i, qtype in entry.inputs.items() if i not in beyond}
+        entries[name] = dataclasses.replace(entry, inputs=inputs)
+    return dataclasses.replace(config, subgraphs=subgraphs, nodes=entries)
+
+
+def _unknown(name: str, nodes: Mapping[str, Node], target: Target, *, where: str) -> ConfigError:
+    base = name.removesuffix(LOW)
+    operands = dict(target.operands.ec_operands)
+    if base != name and base in nodes and nodes[base].op in operands:
+        return ConfigError(
+            f"unknown node {name!r}",
+            where=where,
+            why=f"only error compensation of {base!r} makes it",
+            hint=f'"{base}": {{"input{operands[nodes[base].op]}": "ec"}} in the same node_config',
+        )
+    return UnknownNameError("node", name, nodes, where=where)
+
+
+def _check(config: Config, model: Model, target: Target) -> None:
+    """Refuse types that an operator cannot have and subgraphs without a path."""
+    duals = set(target.operands.dual_ops)
+    for op_type, entry in config.ops.items():
+        if entry.qtype == DUAL_INT16 and op_type not in duals:
+            raise _not_dual(op_type, duals, where=f"{config.where}: op_config.{op_type}")
+    for key, subgraph in config.subgraphs.items():
+        _check_paths(model, subgraph, where=f"{config.where}: subgraph_config.{key}")
+    for name, entry in config.nodes.items():
+        where = f"{config.where}: node_config.{name}"
+        op_type = model.by_name[name].op
+        if entry.qtype == DUAL_INT16 and op_type not in duals:
+            raise _not_dual(op_type, duals, where=where)
+        if entry.qtype == INT16_EC and op_type not in duals:
+            raise ConfigError(
+                f"{op_type} has no {INT16_EC}",
+                where=where,
+                hint=f"only {', '.join(sorted(duals))} have; use int16",
+            )
+        if entry.compensated is not None and not target.ec(op_type, entry.compensated):
+            taken = [f"input{index} of {op}" for op, index in target.operands.ec_operands]
+            raise ConfigError(
+                f"input{entry.compensated} of {op_type} takes no ec",
+                where=where,
+                hint=f"{target.march} compensates {', '.join(taken) or 'nothing'}",
+            )
 
 
 def _check_paths(model: Model, subgraph: Subgraph, *, where: str) -> None:

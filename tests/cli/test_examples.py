@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jptq.cli import flags, tune
-from jptq.quant.config import load_config
+from jptq.quant.config import NodeTypes, load_config
 from jptq.targets.folder import configs
 from jptq.tuning import Evaluator
 
@@ -24,7 +24,7 @@ def test_the_flags_are_flags_of_tune() -> None:
 def test_the_configuration_is_read() -> None:
     config = load_config(FOLDER / "quant_config.json")
     assert config.activation.calibration_type == ("max", "kl")
-    assert config.ops == {"Softmax": "int16"}
+    assert config.ops == {"Softmax": NodeTypes(qtype="int16")}
 
 
 def test_the_evaluator_counts_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:

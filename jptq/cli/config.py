@@ -1,0 +1,210 @@
+"""Explain a quant_config, check it against another graph, or show differences.
+
+jptq config explain --model=M --quant_config=F
+prints for every operand what is asked for, by which rule, what it gets, and why not what is asked.
+
+jptq config check --quant_config=F --against=vendor_optimized_float_model.onnx
+names the nodes that the other graph does not have, each with its likeliest counterpart there; with
+--model also by type, constants and neighbours. Ends with 2 if there are any.
+
+jptq config diff A B
+prints the tensors whose type or thresholds differ. A and B are quant_configs (with --model),
+calibrated models, or ONNX models with QuantizeLinear and DequantizeLinear.
+
+A quant_config is a dict in JSON, with comments or without, or in Python, or in the YAML file of
+the compile tool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jptq.cli import inputs, output
+from jptq.errors import ConfigError, ModelError
+from jptq.registry import lookup
+
+if TYPE_CHECKING:
+    from absl.flags import FlagValues
+
+    from jptq.ir import Model
+    from jptq.quant.config import Config
+    from jptq.quant.difference import Difference, State
+    from jptq.quant.explain import Outcome
+
+FLAGS = (
+    "action",
+    "model",
+    "quant_config",
+    "against",
+    "march",
+    "input_shape",
+    "only",
+    "unmatched",
+    "json",
+)
+REQUIRED = ()
+WORDS = "action"
+
+MISSING = 2
+"""Exit code if the other graph lacks a node."""
+
+
+def run(flags: FlagValues) -> int:
+    """Do what the first word says."""
+    action, *files = flags.action or [""]
+    work = lookup(_ACTIONS, action, "action", where="jptq config")
+    if files and work is not _diff:
+        raise ConfigError(f"unexpected argument {files[0]!r}", where=f"jptq config {action}")
+    return work(flags, files)
+
+
+def _explain(flags: FlagValues, files: Sequence[str]) -> int:
+    _needed(flags, "explain", "model", "quant_config")
+    from jptq.api import steps
+    from jptq.quant.calibrated import plan_of
+    from jptq.quant.explain import summary
+    from jptq.quant.resolve import explain
+    from jptq.targets import load_target
+
+    config, target = _config(flags, flags.quant_config), load_target(flags.march)
+    shapes = inputs.shapes(flags.input_shape)
+    model = steps.placed(flags.model, config, target, input_shapes=shapes)
+    found = explain(config, model, plan_of(model, target), target)
+    shown = [one for one in found if one.differs or flags.only is None]
+    if flags.json:
+        output.print_json([one.to_json() for one in shown])
+        return 0
+    output.print_text(*_lines(shown), summary(found))
+    return 0
+
+
+def _lines(found: Iterable[Outcome]) -> Iterator[str]:
+    """Yield a line for each node and each of its operands."""
+    for (node, op), slots in groupby(found, key=lambda one: (one.node, one.op)):
+        yield f"{node}  {op}"
+        for one in slots:
+            types = one.asked if one.asked == one.applied else f"{one.asked} -> {one.applied}"
+            # The node's name stands above.
+            rule = one.rule.replace(f"node_config.{node}", "node_config")
+            slot = f"{one.slot or 'node'} {'weight' if one.kind == 'weight' else ''}"
+            why = f"  {one.status}: {one.why}" if one.differs else ""
+            yield f"  {slot:<14}{types:<18}{rule}{why}"
+
+
+def _check(flags: FlagValues, files: Sequence[str]) -> int:
+    _needed(flags, "check", "quant_config", "against")
+    from jptq import ir
+    from jptq.quant.counterpart import missing
+    from jptq.quant.export import without_quantizers
+
+    config = _config(flags, flags.quant_config)
+    theirs = without_quantizers(ir.load(flags.against))
+    ours = None if flags.model is None else _optimized(flags)
+    found = missing(config, theirs, ours)
+    if flags.json:
+        output.print_json([one.to_json() for one in found])
+    for one in () if flags.json else found:
+        likely = (
+            f"likeliest {one.counterpart!r} ({one.score:.2f}: {one.why or 'nothing but its name'})"
+            if one.counterpart is not None
+            else "nothing there is like it"
+        )
+        output.print_text(f"{one.where}: no node {one.name!r} in {flags.against}; {likely}")
+    if not found and not flags.json:
+        output.print_text(f"{flags.against} has every node that {flags.quant_config} names")
+    return MISSING if found else 0
+
+
+def _optimized(flags: FlagValues) -> Model:
+    """Return the float graph that the names of a configuration belong to."""
+    from jptq import ir
+    from jptq.quant.export import without_quantizers
+
+    model = ir.load(flags.model)
+    if any(node.is_calibration for node in model.nodes):
+        return without_quantizers(model)
+    return ir.optimize(model, input_shapes=inputs.shapes(flags.input_shape))
+
+
+def _diff(flags: FlagValues, files: Sequence[str]) -> int:
+    if len(files) != 2:
+        raise ConfigError(
+            f"two files are compared, not {len(files)}",
+            where="jptq config diff",
+            hint="jptq config diff A B",
+        )
+    from jptq.quant.difference import differences
+
+    found = differences(*(_states(flags, file) for file in files))
+    if flags.json:
+        output.print_json([one.to_json() for one in found])
+        return 0
+    for one in found:
+        output.print_text(f"{one.tensor}  {_change(one)}")
+    output.print_text(f"{len(found)} tensors differ" if found else "no difference")
+    return 0
+
+
+def _change(one: Difference) -> str:
+    """Say in what two sides differ."""
+    types = (
+        f"{one.first.qtype} -> {one.second.qtype}" if one.first.qtype != one.second.qtype else ""
+    )
+    if one.factor is None:
+        return types
+    first, second = (_extent(state) for state in (one.first, one.second))
+    return f"{types or one.first.qtype}  thresholds {first} -> {second} (x{one.factor:.6g})"
+
+
+def _extent(state: State) -> str:
+    values = state.thresholds
+    if values is None:
+        return "none"
+    if values.size == 1:
+        return f"{values[0]:.6g}"
+    return f"{values.size} of {values.min():.6g} to {values.max():.6g}"
+
+
+def _states(flags: FlagValues, file: str) -> Mapping[str, State]:
+    """Return what a model, or a configuration of ``--model``, quantizes tensors to."""
+    from jptq import ir
+    from jptq.api import steps
+    from jptq.quant.calibrated import plan_of
+    from jptq.quant.difference import states_of
+    from jptq.quant.resolve import resolve
+    from jptq.targets import load_target
+
+    if Path(file).suffix == ".onnx":
+        found = states_of(ir.load(file))
+        if not found:
+            raise ModelError(
+                "the model has no quantizers", where=file, hint="jptq calibrate makes them"
+            )
+        return found
+    _needed(flags, "diff of a quant_config", "model")
+    config, target = _config(flags, file), load_target(flags.march)
+    shapes = inputs.shapes(flags.input_shape)
+    model = steps.placed(flags.model, config, target, input_shapes=shapes)
+    return states_of(model, resolve(config, model, plan_of(model, target), target))
+
+
+def _config(flags: FlagValues, file: str) -> Config:
+    from jptq.quant.config import load_config
+
+    return load_config(file, unmatched=flags.unmatched)
+
+
+def _needed(flags: FlagValues, action: str, *names: str) -> None:
+    for name in names:
+        if flags[name].value is None:
+            raise ConfigError(f"--{name} is missing", where=f"jptq config {action}")
+
+
+_ACTIONS: Mapping[str, Callable[[FlagValues, Sequence[str]], int]] = {
+    "explain": _explain,
+    "check": _check,
+    "diff": _diff,
+}

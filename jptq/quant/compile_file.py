@@ -1,0 +1,198 @@
+"""What the YAML file of the vendor's compile tool says on precision.
+
+Keys that are not about accuracy (inputs, compiler) are not looked at. Source: hmct-spec 4.4.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jptq.errors import ConfigError, UnknownNameError
+from jptq.quant.config_keys import Unmatched, unknown
+
+_logger = logging.getLogger(__name__)
+
+_SECTIONS = (
+    "model_parameters",
+    "input_parameters",
+    "calibration_parameters",
+    "compiler_parameters",
+)
+_CALIBRATION = (
+    "cal_data_dir",
+    "cal_data_type",
+    "calibration_type",
+    "max_percentile",
+    "per_channel",
+    "asymmetric",
+    "optimization",
+    "preprocess_on",
+    "quant_config",
+    "run_on_bpu",
+    "run_on_cpu",
+)
+_DUMP = "dump_calibration_data"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompileFile:
+    """The keys of a compile file that bear on accuracy.
+
+    Attributes:
+      model: The network, as the file names it.
+      march: Target.
+      calibration_data: A folder per graph input, in their order.
+      dump_calibration_data: The tool is asked to write the samples that it calibrated with.
+      base: What ``quant_config`` holds.
+      quant_config_file: The file that ``quant_config`` names instead.
+      fallback: What other keys say, which `base` overrides.
+      override: What ``node_info``, ``run_on_cpu`` and ``optimization`` say; overrides `base`.
+    """
+
+    model: str | None = None
+    march: str | None = None
+    calibration_data: tuple[str, ...] = ()
+    dump_calibration_data: bool = False
+    base: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    quant_config_file: str | None = None
+    fallback: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    override: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def quant_config(self) -> dict[str, Any]:
+        """The quant_config that all these keys amount to."""
+        return _merged(_merged(self.fallback, self.base), self.override)
+
+
+def is_compile_file(content: object) -> bool:
+    """Tell whether a content is a compile file rather than a quant_config."""
+    return isinstance(content, Mapping) and any(name in content for name in _SECTIONS)
+
+
+def compile_file(content: object, *, unmatched: Unmatched = "error", where: str) -> CompileFile:
+    """Read the content of a compile file.
+
+    Args:
+      content: The whole file.
+      unmatched: What happens to keys of ``calibration_parameters`` that do not exist.
+      where: Its name, for messages.
+
+    Raises:
+      ConfigError: A section or an entry is malformed; `UnknownNameError` for a key of
+        ``calibration_parameters`` that does not exist.
+    """
+    sections = _table(content, where=where)
+    at = {name: f"{where}: {name}" for name in _SECTIONS}
+    model = _table(sections.get("model_parameters"), where=at["model_parameters"])
+    calibration = _table(sections.get("calibration_parameters"), where=at["calibration_parameters"])
+    for key in calibration:
+        if key not in _CALIBRATION:
+            error = UnknownNameError(
+                "key", str(key), _CALIBRATION, where=at["calibration_parameters"]
+            )
+            unknown(error, unmatched)
+    given = calibration.get("quant_config")
+    named = str(given) if isinstance(given, str) and given else None
+    override = _optimization(calibration, where=at["calibration_parameters"])
+    nodes: dict[str, Any] = {
+        name: {"ON": place}
+        for key, place in (("run_on_bpu", "BPU"), ("run_on_cpu", "CPU"))
+        for name in _words(calibration.get(key))
+    }
+    nodes.update(_node_info(model.get("node_info"), where=f"{at['model_parameters']}.node_info"))
+    march, network = model.get("march"), model.get("onnx_model")
+    return CompileFile(
+        model=None if network is None else str(network),
+        march=None if march is None else str(march),
+        calibration_data=_words(calibration.get("cal_data_dir")),
+        dump_calibration_data=_DUMP in _words(model.get("debug_mode")),
+        base={} if named else _table(given, where=f"{at['calibration_parameters']}.quant_config"),
+        quant_config_file=named,
+        fallback=_fallback(calibration),
+        override=_merged(override, {"node_config": nodes} if nodes else {}),
+    )
+
+
+def _fallback(calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that stand beside ``quant_config``."""
+    activation = {
+        key: calibration[key]
+        for key in ("calibration_type", "max_percentile", "per_channel", "asymmetric")
+        if calibration.get(key) not in (None, "")
+    }
+    return {"model_config": {"activation": activation}} if activation else {}
+
+
+_OPTIMIZATION = re.compile(
+    r"set_(?P<what>all_nodes|model_output|(?P<op>\w+)_(?P<side>input|output))_"
+    r"(?P<type>int8|int16|float16|float32)"
+)
+
+
+def _optimization(calibration: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Return what the words of ``optimization`` mean."""
+    model: dict[str, Any] = {}
+    ops: dict[str, dict[str, str]] = {}
+    for word in _words(calibration.get("optimization")):
+        match = _OPTIMIZATION.fullmatch(word)
+        if match is None and word == "asymmetric":
+            model["activation"] = {"asymmetric": True}
+        elif match is None and word == "bias_correction":
+            model["weight"] = {"bias_correction": {}}
+        elif match is None:
+            _logger.warning("%s.optimization: %r is about speed or unknown; ignored", where, word)
+        elif match["op"] is not None:
+            side = {"input": "InputType", "output": "OutputType"}[match["side"]]
+            ops.setdefault(match["op"], {})[side] = match["type"]
+        else:
+            key = {"all_nodes": "all_node_type", "model_output": "model_output_type"}[match["what"]]
+            model[key] = match["type"]
+    parts = {"model_config": model, "op_config": ops}
+    return {key: value for key, value in parts.items() if value}
+
+
+def _node_info(content: object, *, where: str) -> dict[str, Any]:
+    """Read ``"Conv_0:int16;Conv_1:int8"``, or the table of nodes of the older form."""
+    if isinstance(content, Mapping):
+        return {
+            str(name): entry if isinstance(entry, Mapping) else {"qtype": entry}
+            for name, entry in content.items()
+        }
+    out: dict[str, Any] = {}
+    for word in _words(content):
+        name, _, qtype = word.rpartition(":")  # names of nodes may hold colons
+        if not name:
+            raise ConfigError(f"{word!r} is not NODE:TYPE", where=where)
+        out[name.strip()] = {"qtype": qtype.strip()}
+    return out
+
+
+def _words(value: object) -> tuple[str, ...]:
+    """Return the entries of a list, or of a text separated by semicolons."""
+    if value is None:
+        return ()
+    parts = value if isinstance(value, list | tuple) else str(value).split(";")
+    return tuple(word for part in parts if (word := str(part).strip()))
+
+
+def _table(content: object, *, where: str) -> Mapping[str, Any]:
+    if content in (None, ""):
+        return {}
+    if not isinstance(content, Mapping):
+        raise ConfigError("a table is expected", where=where)
+    return content
+
+
+def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return two tables as one; the second wins, tables within are merged alike."""
+    out = dict(first)
+    for key, value in second.items():
+        before = out.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            value = _merged(before, value)
+        out[key] = value
+    return out

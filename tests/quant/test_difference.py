@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from jptq.ir import from_bytes
+from jptq.ir.model import Model
+from jptq.quant.assign import uniform
+from jptq.quant.calibrated import with_assignment, with_thresholds
+from jptq.quant.difference import differences, states_of
+from jptq.quant.export import to_qdq
+from tests.quant.planned import network
+
+
+def calibrated(name: str = "branches", **types: str) -> Model:
+    """Return a network with thresholds; some quantizers have other types than int8."""
+    model, plan = network(name)
+    rng = np.random.default_rng(0)
+    thresholds = {
+        c.name: rng.uniform(0.5, 3.0, c.channels if c.kind == "weight" else 1).astype(np.float32)
+        for c in plan.calibrations
+    }
+    model = with_thresholds(model, thresholds)
+    return with_assignment(model, {**uniform(plan, "int8"), **types})
+
+
+def test_a_model_does_not_differ_from_itself_or_its_export() -> None:
+    model = calibrated(**{"x_HzCalibration": "int16"})
+    assert not differences(states_of(model), states_of(model))
+    assert not differences(states_of(model), states_of(to_qdq(model)))
+
+
+def test_a_range_comes_back_from_the_export() -> None:
+    model = calibrated()
+    limits = np.array([-0.3, 2.1], np.float32)
+    model = with_thresholds(model, {"x_HzCalibration": limits}, asymmetric=["x_HzCalibration"])
+    state = states_of(to_qdq(model))["x"]
+    # The zero point is rounded to the grid: the range moves by less than a step.
+    step = (limits[1] - limits[0]) / 255
+    np.testing.assert_allclose(state.thresholds, limits, atol=step)
+
+
+def test_a_quantizer_that_is_off_is_float32_on_both_sides() -> None:
+    model = calibrated(**{"x_HzCalibration": "float32"})
+    assert not differences(states_of(model), states_of(to_qdq(model)))
+    (found,) = differences(states_of(calibrated()), states_of(model))
+    assert (found.tensor, found.first.qtype, found.second.qtype) == ("x", "int8", "float32")
+
+
+def test_float16_is_the_same_in_the_export() -> None:
+    model = calibrated(**{"x_HzCalibration": "float16"})
+    assert not differences(states_of(model), states_of(to_qdq(model)))
+    (found,) = differences(states_of(calibrated()), states_of(to_qdq(model)))
+    assert (found.tensor, found.second.qtype, found.factor) == ("x", "float16", None)
+
+
+def test_types_and_thresholds_that_differ_are_named() -> None:
+    first = calibrated()
+    second = with_thresholds(
+        calibrated(**{"x_HzCalibration": "int16"}),
+        {"constant_0_HzCalibration": 2 * states_of(first)["constant_0"].thresholds},
+    )
+    for other in (second, to_qdq(second)):
+        found = {one.tensor: one for one in differences(states_of(first), states_of(other))}
+        assert set(found) == {"x", "constant_0"}
+        assert (found["x"].first.qtype, found["x"].second.qtype) == ("int8", "int16")
+        assert found["x"].factor is None
+        assert found["constant_0"].factor == pytest.approx(2.0, rel=1e-5)
+        assert found["constant_0"].to_json()["factor"] == found["constant_0"].factor
+
+
+def test_an_assignment_takes_the_place_of_the_models_own() -> None:
+    model, plan = network("branches")
+    wanted = {**uniform(plan, "int8"), "x_HzCalibration": "int16"}
+    (found,) = differences(states_of(calibrated()), states_of(model, wanted))
+    assert (found.tensor, found.factor) == ("x", None)  # without thresholds there is no factor
+
+
+def test_per_tensor_and_per_channel_thresholds_are_compared() -> None:
+    model, _ = network("branches")
+    weight = "constant_0_HzCalibration"
+    one = with_thresholds(model, {weight: np.ones(4, np.float32)})
+    other = with_thresholds(model, {weight: np.array([1, 1, 3, 1], np.float32)})
+    (found,) = differences(states_of(one), states_of(other))
+    assert found.factor == pytest.approx(3.0)
+
+
+def test_a_foreign_qdq_model_is_read_by_its_tensors() -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="a"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], name="b"),
+        helper.make_node("DequantizeLinear", ["w", "s"], ["v"], name="c"),
+        helper.make_node("Add", ["y", "v"], ["out"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.float32(0.5), "s"),
+        numpy_helper.from_array(np.uint8(128), "z"),
+        numpy_helper.from_array(np.array([1, -2], np.int8), "w"),
+    ]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in ("x", "out")]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], constants)
+    opset = [helper.make_opsetid("", 21)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=10)
+    states = states_of(from_bytes(model.SerializeToString()))
+    assert (states["x"].qtype, states["w"].qtype) == ("uint8", "int8")
+    np.testing.assert_array_equal(states["x"].thresholds, [-64.0, 63.5])
+    np.testing.assert_array_equal(states["w"].thresholds, [63.5])
