@@ -10,7 +10,7 @@ from jptq.ir.opset import raise_opset
 from jptq.ir.optimizer import fix_inputs, optimize
 from jptq.ir.paths import ancestors, between, descendants
 from jptq.ir.refuse import refuse_quantized
-from jptq.ir.save import save, to_bytes
+from jptq.ir.save import save, to_bytes, to_proto
 
 __all__ = [
     "CALIBRATION",
@@ -36,5 +36,6 @@ __all__ = [
     "replace_node",
     "save",
     "to_bytes",
+    "to_proto",
     "with_nodes",
 ]

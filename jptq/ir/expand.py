@@ -128,6 +128,10 @@ def _rsqrt(parts: _Parts) -> None:
     parts.add("Reciprocal", "Reciprocal", denominator)
 
 
+def _requantize(parts: _Parts) -> None:
+    parts.add("Identity", "Identity", parts.source)
+
+
 def _softmax(parts: _Parts) -> None:
     axis = int(parts.number("axis", -1))
     if parts.opset >= 13:
@@ -199,6 +203,7 @@ _EXPANSIONS: Final[Mapping[str, Callable[[_Parts], None]]] = {
     "HzMish": _mish,
     "HzGelu": _gelu,
     "HzRsqrt": _rsqrt,
+    "HzRequantize": _requantize,
     "HzSoftmax": _softmax,
     "HzReluX": _relu_x,
     "HzPad": _pad,

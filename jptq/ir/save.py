@@ -55,7 +55,12 @@ def to_bytes(model: Model) -> bytes:
     Raises:
       google.protobuf.message.EncodeError: The constants exceed 2 GB; use `save`.
     """
-    return _serialize(ir.to_proto(thaw(model)))
+    return _serialize(to_proto(model))
+
+
+def to_proto(model: Model) -> onnx.ModelProto:
+    """Return a model as ONNX's own message, for programs that work on that."""
+    return ir.to_proto(thaw(model))
 
 
 def constant_bytes(model: Model) -> int:

@@ -27,6 +27,22 @@ def quantize(x: Array, scale: Array, offset: Array, lower: Array, upper: Array) 
     return jnp.clip(_steps(x, scale) + offset, lower, upper)
 
 
+def half(x: Array) -> Array:
+    """Return ``x`` as it comes back from float16, saturated at the largest number of that.
+
+    Not by two casts: a compiler that is allowed more precision than asked for drops them.
+
+    Args:
+      x: Values, float32.
+
+    Source: IEEE 754-2019, binary16; hmct-spec 1.3.
+    """
+    in_range = jnp.clip(x, -_LARGEST_HALF, _LARGEST_HALF)
+    rounded = jax.lax.reduce_precision(in_range, exponent_bits=5, mantissa_bits=10)
+    # That makes numbers below the smallest normal one zero; float16 has a fixed step there.
+    return jnp.where(jnp.abs(x) < 2.0**-14, jnp.round(x * 2.0**24) * 2.0**-24, rounded)
+
+
 def _steps(x: Array, scale: Array) -> Array:
     """Return the nearest whole number of steps in ``x``.
 
@@ -36,11 +52,16 @@ def _steps(x: Array, scale: Array) -> Array:
     return jnp.round(x / jnp.where(x < 0, scale, jax.lax.optimization_barrier(scale)))
 
 
+_LARGEST_HALF = 65504.0
+
+
 @jax.custom_jvp
 def fake_quant(
     x: Array, scale: Array, offset: Array, lower: Array, upper: Array, gate: Array
 ) -> Array:
     """Return exactly ``Q(x)`` if the gate is positive, else exactly ``x``.
+
+    A grid without integers, ``lower == upper``, stands for float16: `half`.
 
     The derivative is straight-through: behind an open gate that of the identity inside the range
     and zero outside it. With respect to the gate it is ``Q(x) - x``, as if the gate blended.
@@ -56,7 +77,7 @@ def fake_quant(
     Source: Bengio et al. 2013, arXiv:1308.3432 (straight-through estimator); design 4.
     """
     on_grid = (quantize(x, scale, offset, lower, upper) - offset) * scale
-    return jnp.where(gate > 0, on_grid, x)
+    return jnp.where(gate > 0, jnp.where(lower < upper, on_grid, half(x)), x)
 
 
 @fake_quant.defjvp
@@ -64,7 +85,9 @@ def _fake_quant_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> 
     x, scale, offset, lower, upper, gate = primals
     dx, _, _, _, _, dgate = tangents
     steps = _steps(x, scale) + offset
-    inside = (steps >= lower) & (steps <= upper)
+    integers = lower < upper
+    inside = jnp.where(integers, (steps >= lower) & (steps <= upper), jnp.abs(x) <= _LARGEST_HALF)
     on_grid = (jnp.clip(steps, lower, upper) - offset) * scale
+    on_grid = jnp.where(integers, on_grid, half(x))
     slope = ((gate <= 0) | inside).astype(x.dtype)
     return jnp.where(gate > 0, on_grid, x), slope * dx + dgate * (on_grid - x)

@@ -37,16 +37,20 @@ class QType:
 
     @property
     def quantizes(self) -> bool:
-        """Tell whether the type changes values at all."""
+        """Tell whether the type is a grid of integers."""
         return self.bits > 0
 
 
 INT8 = QType(name="int8", bits=8)
 INT16 = QType(name="int16", bits=16)
+FLOAT16 = QType(name="float16", bits=0)
 FLOAT32 = QType(name="float32", bits=0)
 
 QTYPES = {qtype.name: qtype for qtype in (INT8, INT16, FLOAT32)}
-"""What a quantizer may be set to, from coarse to fine."""
+"""What a configuration may set a quantizer to, from coarse to fine."""
+
+HELD = {qtype.name: qtype for qtype in (INT8, INT16, FLOAT16, FLOAT32)}
+"""What a quantizer may hold, from coarse to fine: float16 by an edit only, as a simulation."""
 
 DUAL_INT16 = "dual-int16"
 """A node's candidate: both operands int16 (Conv, ConvTranspose, MatMul, Gemm)."""
@@ -58,4 +62,4 @@ def qtype(name: str, *, where: str = "") -> QType:
     Raises:
       UnknownNameError: There is no such type.
     """
-    return lookup(QTYPES, name, "qtype", where=where)
+    return lookup(HELD, name, "qtype", where=where)

@@ -53,6 +53,12 @@ def hz_rsqrt(x: Array, *, epsilon: float = 0.0, is_sqrt_add_reciprocal: int = 0)
     return lax.rsqrt(x + epsilon)
 
 
+@op("HzRequantize", domain=_DOMAIN, since=(1,), traits=Traits.elementwise())
+def hz_requantize(x: Array) -> Array:
+    """Give the values out on another grid; in float they stay."""
+    return x
+
+
 @op(
     "HzReluX",
     domain=_DOMAIN,

@@ -10,7 +10,7 @@ from jax import Array
 
 from jptq.errors import ConfigError
 from jptq.numerics.affine import affine
-from jptq.numerics.qtypes import DUAL_INT16, FLOAT32, INT16, QTYPES, qtype
+from jptq.numerics.qtypes import DUAL_INT16, FLOAT16, FLOAT32, HELD, INT16, qtype
 from jptq.pytree import pytree
 from jptq.quant.plan import Calibration, Plan
 
@@ -31,7 +31,7 @@ class Table:
       scale: ``float32[T]``.
       offset: ``float32[T]``.
       lower: ``float32[K]``.
-      upper: ``float32[K]``.
+      upper: ``float32[K]``; equal to ``lower`` for float16, which has no integers.
       gate: ``float32[K]``; 1 quantizes, 0 passes the tensor.
     """
 
@@ -61,6 +61,8 @@ def table(plan: Plan, thresholds: Thresholds, assignment: Assignment) -> Table:
         if calibration.name not in assignment:
             raise ConfigError("a calibration has no type", where=calibration.name)
         kind = qtype(assignment[calibration.name], where=calibration.name)
+        if kind is FLOAT16:
+            gate[k] = 1.0
         if not kind.quantizes:
             continue
         if calibration.name not in thresholds:
@@ -84,7 +86,7 @@ def table(plan: Plan, thresholds: Thresholds, assignment: Assignment) -> Table:
 
 def finest(names: Iterable[str]) -> str:
     """Return the finest of some types."""
-    return max(names, key=tuple(QTYPES).index)
+    return max(names, key=tuple(HELD).index)
 
 
 def accepted(calibration: Calibration, name: str, *, dual: bool = False) -> str:
@@ -98,7 +100,7 @@ def accepted(calibration: Calibration, name: str, *, dual: bool = False) -> str:
       name: What is asked.
       dual: It is asked of the second operand of a ``dual-int16`` node.
     """
-    order = tuple(QTYPES)
+    order = tuple(HELD)
     asked = qtype(name, where=calibration.name).name
     if asked == FLOAT32.name or (dual and calibration.dual and asked == INT16.name):
         return asked
@@ -109,6 +111,15 @@ def accepted(calibration: Calibration, name: str, *, dual: bool = False) -> str:
 def uniform(plan: Plan, name: str) -> dict[str, str]:
     """Return the assignment that asks ``name`` of every calibration, see `accepted`."""
     return {calibration.name: accepted(calibration, name) for calibration in plan.calibrations}
+
+
+def true_int16(plan: Plan) -> dict[str, str]:
+    """Return int16 for every quantizer, whatever the target can.
+
+    No device runs it: it is the ceiling of what compensating the int8 leftovers can reach
+    (hmct-spec 6.2).
+    """
+    return {calibration.name: INT16.name for calibration in plan.calibrations}
 
 
 def promote(assignment: Assignment, plan: Plan, nodes: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,8 @@ from jptq.ir.model import Attribute, Model, Node
 from jptq.numerics.affine import affine
 from jptq.numerics.qtypes import FLOAT32, qtype
 from jptq.ops import Kind
+from jptq.quant.compensate import derived_thresholds
+from jptq.quant.pairs import output_quantizer, pairs_of, quantizer, samples, samples_nearest
 from jptq.quant.plan import FEATURE, Calibration, Plan, Slots
 from jptq.quant.structure import Structure, structure_of
 from jptq.targets import Target
@@ -28,8 +30,8 @@ def plan_of(model: Model, target: Target) -> Plan:
     """Return the quantizers of a calibrated graph and the nodes that they belong to.
 
     A node owns the quantizers that its inputs show (hmct-spec 1.5). A quantizer accepts the types
-    that every operand reading it accepts. One that only a graph output reads belongs to the
-    operator that computed it.
+    that every operand reading it accepts and the operator before it gives out. One that only a
+    graph output reads belongs to the operator that computed it.
 
     Raises:
       ModelError: No type suits all readers of a quantizer, or its attributes are damaged.
@@ -39,8 +41,11 @@ def plan_of(model: Model, target: Target) -> Plan:
     inputs = _input_slots(structure)
     outputs = _output_slots(structure, inputs)
     readers = _readers(structure, inputs, outputs)
+    halves = _halves(model)
     calibrations = tuple(
-        _calibration(structure, node, readers.get(node.name, ()), target)
+        _calibration(
+            structure, node, readers.get(node.name, ()), target, compensated=node.name in halves
+        )
         for node in model.nodes
         if node.is_calibration
     )
@@ -92,7 +97,8 @@ def with_thresholds(
 
     Args:
       model: A calibrated model.
-      thresholds: ``{calibration: float32[C]}``; the others keep what they have.
+      thresholds: ``{calibration: float32[C]}``; the others keep what they have, but those of a
+        split operand follow the grid that they belong to (`derived_thresholds`).
       asymmetric: Those whose thresholds are a range [min, max].
       axes: Channel axis of features that are quantized per channel.
 
@@ -118,7 +124,19 @@ def with_thresholds(
         _refuse_count(model, node, attributes, values.size)
         return attributes
 
-    return _rewritten(model, updated)
+    written = _rewritten(model, updated)
+    derived = derived_thresholds(written)
+    if not derived:
+        return written
+    return _rewritten(written, lambda node: _with_grid(node, derived.get(node.name, {})))
+
+
+def _with_grid(node: Node, grid: Mapping[str, Attribute]) -> dict[str, Attribute]:
+    """Return a quantizer's attributes with other thresholds, if there are any."""
+    attributes = dict(node.attributes)
+    if grid:
+        attributes.pop("asymmetric", None)
+    return {**attributes, **grid}
 
 
 def with_assignment(model: Model, assignment: Mapping[str, str]) -> Model:
@@ -222,19 +240,44 @@ def _readers(
     return found
 
 
+def _halves(model: Model) -> frozenset[str]:
+    """Return the quantizers of operands that were split in two, and of what is sampled from them.
+
+    The high part of a result keeps its int8 rounding unless sampling is nearest.
+    """
+    found = []
+    for pair in pairs_of(model):
+        found += [quantizer(model, node.inputs[pair.index]) for node in (pair.high, pair.low)]
+        if samples(model, pair.low):
+            found.append(output_quantizer(model, pair.low))
+        if samples_nearest(model, pair.high):
+            found.append(output_quantizer(model, pair.high))
+    return frozenset(node.name for node in found if node is not None)
+
+
 def _calibration(
-    structure: Structure, node: Node, readers: Collection[tuple[str, int]], target: Target
+    structure: Structure,
+    node: Node,
+    readers: Collection[tuple[str, int]],
+    target: Target,
+    *,
+    compensated: bool,
 ) -> Calibration:
     model = structure.model
+    source = structure.source(node.inputs[0])
     allowed = tuple(
         name
         for name in target.operands.default.allowed
         if all(name in target.allowed(op_type, index) for op_type, index in readers)
+        and (source is None or name in target.given_out(source.op))
     )
     if not allowed:
+        given = [] if source is None else [f"the output of {source.name!r} ({source.op})"]
         raise ModelError(
-            f"no type of {node.inputs[0]!r} suits all that read it on {target.march}",
+            f"no type of {node.inputs[0]!r} suits all that work on it on {target.march}",
             where=f"node {node.name!r}",
+            why="it is " + ", ".join([*given, *(f"input{i} of {op}" for op, i in readers)]),
+            hint="ec needs an int16 tensor: compensate its other int8 operators too, or none",
         )
     attributes = node.attributes
     axis, channels = attributes.get("axis"), 1
@@ -260,8 +303,9 @@ def _calibration(
         channels=channels,
         asymmetric=asymmetric,
         allowed=allowed,
-        dual=any(target.dual(op_type, index) for op_type, index in readers),
+        dual=not compensated and any(target.dual(op_type, index) for op_type, index in readers),
         constant=constant is not None,
+        compensated=compensated,
     )
 
 

@@ -19,10 +19,12 @@ from jptq.ir.model import HORIZON, Attribute, Model, Node
 from jptq.ir.opset import raise_opset
 from jptq.numerics.affine import Affine, affine
 from jptq.numerics.fake_quant import quantize
-from jptq.numerics.qtypes import QType, qtype
+from jptq.numerics.qtypes import FLOAT16, QType, qtype
 
 OPSET = 21
 """The first that quantizes to int16."""
+
+_ONNX_FLOAT, _ONNX_FLOAT16 = 1, 10
 
 
 def to_qdq(model: Model) -> Model:
@@ -30,9 +32,9 @@ def to_qdq(model: Model) -> Model:
 
     A quantizer of a feature becomes a pair QuantizeLinear, DequantizeLinear with a zero point of
     its type; one of a constant becomes an integer initializer with a DequantizeLinear. Quantizers
-    that are off, or float32, vanish. The vendor's float units are written out. The
-    DequantizeLinear has the quantizer's name and output, so that a tensor of both models is the
-    same thing. Names of graph inputs and outputs stay.
+    that are off, or float32, vanish; float16 is a saturated cast there and back. The vendor's
+    float units are written out. The DequantizeLinear has the quantizer's name and output, so that
+    a tensor of both models is the same thing. Names of graph inputs and outputs stay.
 
     Args:
       model: With thresholds in every quantizer that is on.
@@ -88,7 +90,8 @@ def without_quantizers(model: Model, *, idle: bool = False) -> Model:
 
 
 def _active(node: Node) -> bool:
-    return node.attributes.get("switch", "ON") != "OFF" and _kind(node).quantizes
+    kind = _kind(node)
+    return node.attributes.get("switch", "ON") != "OFF" and (kind.quantizes or kind is FLOAT16)
 
 
 def _kind(node: Node) -> QType:
@@ -97,6 +100,8 @@ def _kind(node: Node) -> QType:
 
 def _pair(node: Node, model: Model, nodes: list[Node]) -> dict[str, np.ndarray]:
     """Add what replaces a quantizer to ``nodes``; return the constants that this reads."""
+    if _kind(node) is FLOAT16:
+        return _casts(node, nodes)
     if "thresholds" not in node.attributes:
         raise ConfigError(
             "a calibration has no thresholds",
@@ -143,6 +148,20 @@ def _pair(node: Node, model: Model, nodes: list[Node]) -> dict[str, np.ndarray]:
         )
     )
     return constants
+
+
+def _casts(node: Node, nodes: list[Node]) -> dict[str, np.ndarray]:
+    """Add a saturated cast to float16 and back; return the constants that it reads."""
+    low, high, clip, cast = (f"{node.name}/{part}" for part in ("low", "high", "Clip", "Cast"))
+    clipped, rounded = (f"{name}:0" for name in (clip, cast))
+    to_half, back = ({"to": dtype} for dtype in (_ONNX_FLOAT16, _ONNX_FLOAT))
+    nodes += [
+        Node(name=clip, op="Clip", inputs=(node.inputs[0], low, high), outputs=(clipped,)),
+        Node(name=cast, op="Cast", inputs=(clipped,), outputs=(rounded,), attributes=to_half),
+        Node(name=node.name, op="Cast", inputs=(rounded,), outputs=node.outputs, attributes=back),
+    ]
+    largest = np.float32(np.finfo(np.float16).max)
+    return {low: np.asarray(-largest), high: np.asarray(largest)}
 
 
 def _integers(

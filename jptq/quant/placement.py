@@ -15,7 +15,7 @@ from jptq.ir.model import CALIBRATION, HORIZON, Attribute, Model, Node
 from jptq.numerics.qtypes import INT8
 from jptq.ops import Kind
 from jptq.quant.plan import FEATURE, WEIGHT
-from jptq.quant.structure import Structure, is_bias, structure_of
+from jptq.quant.structure import Structure, is_bias, is_partial_sum, structure_of
 from jptq.targets import Target
 
 
@@ -138,6 +138,8 @@ def _on_operands(structure: Structure, floats: frozenset[str]) -> dict[str, _Wan
             if before is not None and before.kind == WEIGHT and before != want:
                 want = _Wanted(kind=WEIGHT)  # its readers disagree on the channels
             wanted[name] = want
+            continue
+        if is_partial_sum(structure, node, index):
             continue
         if name in structure.inner or not floats.issuperset((name, *_moved(structure, node))):
             continue

@@ -31,6 +31,8 @@ class Calibration:
       allowed: Types that the target accepts here under a plain ``qtype``, from coarse to fine.
       dual: The target accepts int16 here as the second operand of a ``dual-int16`` node.
       constant: The tensor is an initializer.
+      compensated: It is one half of an operand that was split (`jptq.quant.compensate`), or of
+        what is sampled from one: int16 would gain nothing here.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Calibration:
     allowed: tuple[str, ...]
     dual: bool = False
     constant: bool = False
+    compensated: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

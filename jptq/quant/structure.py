@@ -11,6 +11,7 @@ from jptq import ops
 from jptq.errors import UnsupportedOpError
 from jptq.ir.model import Model, Node
 from jptq.ops import Kind, Layout, Op, Traits
+from jptq.quant.pairs import pairs_of
 
 
 def operators_of(model: Model) -> dict[str, Op]:
@@ -42,11 +43,13 @@ class Structure:
       model: The graph, with or without quantizers.
       operators: By node name.
       inner: Tensors inside fused units: they never exist on the device.
+      totals: Names of the additions that join a split operator again (`jptq.quant.compensate`).
     """
 
     model: Model
     operators: Mapping[str, Op]
     inner: frozenset[str] = frozenset()
+    totals: frozenset[str] = frozenset()
 
     def traits(self, node: Node) -> Traits:
         """Return the traits of a node that is not a quantizer."""
@@ -160,8 +163,8 @@ def structure_of(model: Model, *, epilogues: Collection[str] = ()) -> Structure:
     """Return a graph with its operators and fused units.
 
     Fused are a matrix product (an operator with weights) with an addition that alone reads it,
-    and either of them, or any elementwise operator, with a Relu that alone reads it. A tensor
-    that is a graph output is never inside a unit.
+    and either of them, or any elementwise operator, with a Relu that alone reads it; but no Relu
+    behind the addition of a split operator. A tensor that is a graph output is never inside a unit.
 
     Args:
       model: The graph.
@@ -184,6 +187,7 @@ def structure_of(model: Model, *, epilogues: Collection[str] = ()) -> Structure:
         producer = model.producers.get(tensor)
         return None if producer is None or producer.is_calibration else producer
 
+    totals = frozenset(pair.total.name for pair in pairs_of(model))
     inner: set[str] = set()
     for node in model.operators() if epilogues else ():
         if node.domain == "" and node.op in epilogues:
@@ -196,9 +200,11 @@ def structure_of(model: Model, *, epilogues: Collection[str] = ()) -> Structure:
             inner.update(tensor for _, tensor in sorted(products)[-1:])
         elif _clips_at_zero(model, node, operators[node.name]):
             producer = sole_producer(node.inputs[0])
-            if producer is not None and _takes_relu(operators[producer.name].traits):
+            if producer is None or producer.name in totals:
+                continue
+            if _takes_relu(operators[producer.name].traits):
                 inner.add(node.inputs[0])
-    return Structure(model=model, operators=operators, inner=frozenset(inner))
+    return Structure(model=model, operators=operators, inner=frozenset(inner), totals=totals)
 
 
 def is_bias(structure: Structure, node: Node, index: int) -> bool:
@@ -211,6 +217,18 @@ def is_bias(structure: Structure, node: Node, index: int) -> bool:
         return False
     products = (structure.model.producers[name] for name in node.inputs if name in structure.inner)
     return any(structure.traits(producer).weights for producer in products)
+
+
+def is_partial_sum(structure: Structure, node: Node, index: int) -> bool:
+    """Tell whether an operand is the first half of a split product, added to the second.
+
+    The matrix unit goes on from its int32 result: no 8-bit grid lies between the halves.
+    """
+    return (
+        node.name in structure.totals
+        and node.inputs[index] not in structure.inner
+        and any(name in structure.inner for name in node.inputs)
+    )
 
 
 def _takes_relu(traits: Traits) -> bool:

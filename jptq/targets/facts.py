@@ -103,6 +103,14 @@ class Target:
         """Tell whether an operand accepts int16 as part of a ``dual-int16`` node."""
         return self.operands.dual(op_type, input_index)
 
+    def ec(self, op_type: str, input_index: int) -> bool:
+        """Tell whether an int8 operand can be compensated by a second operator."""
+        return self.operands.ec(op_type, input_index)
+
+    def given_out(self, op_type: str) -> tuple[str, ...]:
+        """Return the types that an operator gives its result out in, coarse to fine."""
+        return self.operands.given_out(op_type)
+
     def _facts(self) -> dict[str, Fact]:
         return {name: getattr(self, name) for name in FACTS}
 

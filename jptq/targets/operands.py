@@ -11,6 +11,8 @@ from jptq.errors import ConfigError, UnknownNameError
 TYPES = ("int8", "int16")
 """Grids that a target file may name, from coarse to fine."""
 
+_KEYS = ("allowed", "dual", "ec", "source")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -19,11 +21,13 @@ class Rule:
     Attributes:
       allowed: Types under a plain ``qtype``, from coarse to fine.
       dual: int16 is accepted if the node is ``dual-int16``.
+      ec: A second operator can compensate what int8 loses.
       source: ``doc: ...`` or ``assumed: ...``.
     """
 
     allowed: tuple[str, ...] = TYPES
     dual: bool = False
+    ec: bool = False
     source: str = ""
 
 
@@ -34,12 +38,14 @@ class Operands:
     Attributes:
       default: The rule of operands that are not listed.
       rules: ``{(operator type, input index): rule}``.
+      outputs: ``{operator type: rule}`` of results that are not given out as the default allows.
       epilogues: Operator types that the matrix unit applies to its own result: no quantizer
         stands between a matrix product and them (hmct-spec 5).
     """
 
     default: Rule = dataclasses.field(default_factory=Rule)
     rules: Mapping[tuple[str, int], Rule] = dataclasses.field(default_factory=dict)
+    outputs: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
     epilogues: tuple[str, ...] = ()
 
     def rule(self, op_type: str, index: int) -> Rule:
@@ -54,6 +60,19 @@ class Operands:
         """Tell whether an operand accepts int16 as part of a ``dual-int16`` node."""
         return self.rule(op_type, index).dual
 
+    def ec(self, op_type: str, index: int) -> bool:
+        """Tell whether an int8 operand can be compensated by a second operator."""
+        return self.rule(op_type, index).ec
+
+    def given_out(self, op_type: str) -> tuple[str, ...]:
+        """Return the types that an operator gives its result out in, coarse to fine."""
+        return self.outputs.get(op_type, self.default).allowed
+
+    @property
+    def ec_operands(self) -> tuple[tuple[str, int], ...]:
+        """Operands ``(operator type, input index)`` that can be compensated, sorted."""
+        return tuple(sorted(operand for operand, rule in self.rules.items() if rule.ec))
+
     @property
     def dual_ops(self) -> tuple[str, ...]:
         """Operator types that know ``dual-int16``, sorted."""
@@ -64,17 +83,21 @@ def parse_operands(content: Mapping[str, Any], *, where: str) -> Operands:
     """Read the ``[operands]`` table of a target file.
 
     Args:
-      content: ``{"default": rule, "epilogues": [op, ...], "<Op>": {"<input index>": rule}}``.
+      content: ``{"default": rule, "epilogues": [op, ...], "<Op>": {"<input index>": rule,
+        "output": rule}}``.
       where: The file, for errors.
 
     Raises:
       ConfigError: An entry is malformed.
     """
-    rules = {}
+    rules, outputs = {}, {}
     for op_type, inputs in content.items():
         if op_type in ("default", "epilogues"):
             continue
         for index, entry in inputs.items():
+            if index == "output":
+                outputs[op_type] = _rule(entry, where=f"{where}: operands.{op_type}.output")
+                continue
             if not index.isdecimal():
                 raise ConfigError(
                     f"{index!r} is no input index", where=f"{where}: operands.{op_type}"
@@ -84,18 +107,24 @@ def parse_operands(content: Mapping[str, Any], *, where: str) -> Operands:
     return Operands(
         default=Rule() if default is None else _rule(default, where=f"{where}: operands.default"),
         rules=rules,
+        outputs=outputs,
         epilogues=tuple(content.get("epilogues", ())),
     )
 
 
 def _rule(entry: Mapping[str, Any], *, where: str) -> Rule:
     for key in entry:
-        if key not in ("allowed", "dual", "source"):
-            raise UnknownNameError("key", key, ("allowed", "dual", "source"), where=where)
+        if key not in _KEYS:
+            raise UnknownNameError("key", key, _KEYS, where=where)
     allowed = tuple(entry.get("allowed", TYPES))
     for name in allowed:
         if name not in TYPES:
             raise UnknownNameError("type", name, TYPES, where=where)
     if not allowed or list(allowed) != sorted(allowed, key=TYPES.index):
         raise ConfigError("'allowed' lists types from coarse to fine", where=where)
-    return Rule(allowed=allowed, dual=bool(entry.get("dual")), source=str(entry.get("source", "")))
+    return Rule(
+        allowed=allowed,
+        dual=bool(entry.get("dual")),
+        ec=bool(entry.get("ec")),
+        source=str(entry.get("source", "")),
+    )

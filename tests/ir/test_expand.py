@@ -41,6 +41,7 @@ UNITS: dict[str, tuple[str, dict[str, object], Formula]] = {
     ),
     "softmax": ("HzSoftmax", {}, lambda x: special.softmax(x, -1)),
     "softmax over axis 1": ("HzSoftmax", {"axis": 1}, lambda x: special.softmax(x, 1)),
+    "requantize": ("HzRequantize", {}, lambda x: x),
     "relux": ("HzReluX", {"clip_value": 2.5}, lambda x: np.clip(x, 0, 2.5)),
     "pad": (
         "HzPad",

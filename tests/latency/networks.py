@@ -88,5 +88,28 @@ def conv_block() -> tuple[Model, dict[str, tuple[int, ...]]]:
     return network, shapes | {"flat_y": (1, 40), "sigmoid_y": (1, 40)}
 
 
+def compensated_block() -> tuple[Model, Plan, dict[str, tuple[int, ...]]]:
+    """`conv_block` with its convolution split in two."""
+    network, shapes = conv_block()
+    halves = [
+        calibration("w_low", "weight"),
+        node("conv_split_low", "Conv", "x_q", "w_low_q"),
+        node("conv_split_add", "Add", "conv_y", "conv_split_low_y"),
+        calibration("conv_split_add_y"),
+    ]
+    halves[-1] = dataclasses.replace(halves[-1], name="total_cal")
+    nodes = list(network.nodes)
+    at = [n.name for n in nodes].index("add")
+    nodes[at] = dataclasses.replace(nodes[at], inputs=("conv_split_add_y_q", "r_q"))
+    nodes[at:at] = halves
+    split = dataclasses.replace(
+        network,
+        nodes=tuple(nodes),
+        initializers={**network.initializers, "w_low": network.initializers["w"]},
+    )
+    sums = ("conv_split_low_y", "conv_split_add_y")
+    return split, plan(split), shapes | dict.fromkeys(sums, (1, 4, 2, 5))
+
+
 def plan(network: Model) -> Plan:
     return plan_of(network, target())

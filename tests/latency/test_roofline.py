@@ -8,8 +8,17 @@ from hypothesis import strategies as st
 from jptq.errors import ShapeError
 from jptq.latency import model_latency
 from jptq.results import Boundary, LatencyTable, NodeTime
-from tests.latency.networks import calibration, conv_block, model, node, plan, target
+from tests.latency.networks import (
+    calibration,
+    compensated_block,
+    conv_block,
+    model,
+    node,
+    plan,
+    target,
+)
 
+CALIBRATIONS = ("x_cal", "r_cal", "w_cal", "relu_y_cal", "sigmoid_y_cal")
 MACS, VECTOR, BYTES, OVERHEAD = 1000.0, 100.0, 10.0, 7.0
 
 
@@ -108,6 +117,24 @@ def test_every_number_of_the_target_is_in_the_table_with_its_source() -> None:
     table = block()
     assert set(target().constants()) <= set(table.constants)
     assert all(source.startswith(("doc", "assumed")) for _, source in table.constants.values())
+
+
+@pytest.mark.seed("D8")
+def test_a_compensated_convolution_costs_a_second_operator_and_the_sum_in_between() -> None:
+    before, after = block(), model_latency(*compensated_block(), target())
+    conv, low = row(after, "conv"), row(after, "conv_split_low")
+    total, relu = row(after, "conv_split_add"), row(after, "relu")
+    plain = row(before, "conv")
+    assert conv.macs == low.macs == plain.macs
+    # The first result leaves as int32, 160 bytes, and the second operator, which has no bias, adds
+    # it: what both write, and the features they read, pass the memory twice.
+    assert conv.time_us["int8"] == pytest.approx(OVERHEAD + (30 + 12 + 4 * 4 + 160) / BYTES)
+    assert low.time_us["int8"] == pytest.approx(OVERHEAD + (30 + 12 + 40) / BYTES)
+    assert (total.source, total.time_us["int8"]) == ("fused", pytest.approx(160 / BYTES))
+    # The addition of the block is no epilogue any more, and the Relu behind it is a step of it.
+    assert (row(after, "add").source, relu.source) == ("modelled", "fused")
+    types = dict.fromkeys((*CALIBRATIONS, "w_low_cal", "total_cal"), "int8")
+    assert after.total_us(types) > before.total_us(types) + low.time_us["int8"]
 
 
 def test_all_missing_shapes_are_named() -> None:

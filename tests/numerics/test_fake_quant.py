@@ -55,6 +55,21 @@ def test_ties_of_real_scales_round_as_a_division_does_and_not_a_reciprocal(kind:
     np.testing.assert_array_equal(np.asarray(compiled(x, *arguments)), naive(x, scale, 0, kind))
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1e-6, 1e-5, 1e-4, 1.0, 100.0, 1e5])
+def test_a_grid_without_integers_is_a_saturated_cast_to_float16(scale: float) -> None:
+    x = normal(2000, scale=scale)
+    off = [jnp.float32(v) for v in (1, 0, 0, 0)]
+    expected = np.clip(x, -65504, 65504).astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(np.asarray(compiled(x, *off, jnp.float32(1))), expected)
+    np.testing.assert_array_equal(np.asarray(compiled(x, *off, jnp.float32(0))), x)
+
+
+def test_the_derivative_of_float16_is_straight_through_up_to_its_largest_number() -> None:
+    off = [jnp.float32(v) for v in (1, 0, 0, 0, 1)]
+    slopes = jax.vmap(jax.grad(lambda v: fake_quant(v, *off)))(jnp.array([0.1, 7e4, -7e4]))
+    np.testing.assert_array_equal(np.asarray(slopes), [1, 0, 0])
+
+
 def test_ties_go_to_the_even_integer() -> None:
     one = jnp.float32(1)
     x = jnp.array([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5], jnp.float32)

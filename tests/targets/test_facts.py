@@ -62,6 +62,21 @@ def test_operands_accept_what_the_constraint_list_says() -> None:
     assert target.operands.dual_ops == ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
+@pytest.mark.seed("D1")
+@pytest.mark.parametrize("march", ["nash-e", "nash-m", "nash-p"])
+def test_int8_operands_that_a_second_operator_can_compensate_are_known(march: str) -> None:
+    target = load_target(march)
+    products = [(op_type, 1) for op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")]
+    sampled = [("GridSample", 0), ("Resize", 0)]
+    assert sorted(target.operands.ec_operands) == sorted([*products, *sampled])
+    for operand in target.operands.ec_operands:
+        assert target.ec(*operand)
+        assert target.allowed(*operand) == ("int8",)
+    assert not target.ec("Conv", 0)
+    assert target.given_out("Resize") == target.given_out("GridSample") == ("int8",)
+    assert target.given_out("Conv") == ("int8", "int16")
+
+
 def test_an_unknown_march_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="march 'nash-q'") as caught:
         load_target("nash-q")
@@ -90,6 +105,7 @@ def test_a_target_is_a_file(tmp_path: Path) -> None:
         ('allowed = ["int8", "int16"]', 'allowed = ["int16", "int8"]', "coarse to fine"),
         ('allowed = ["int8", "int16"]', 'allowed = ["int9"]', "unknown type 'int9'"),
         ("dual = true", "duel = true", "unknown key 'duel'"),
+        ("output = { allowed", "output = { allow", "unknown key 'allow'"),
         ("[operands.Conv]\n1", "[operands.Conv]\nx", "no input index"),
         ("[operands.Conv]", "[operands.Conv", "not a target file"),
     ],

@@ -1,0 +1,124 @@
+"""Which INT8 leftovers of an all-INT16 model to compensate: the vendor's trial, then its config.
+
+A compensated operand comes close to int16 but needs another graph. Setting the operand's own
+quantizer to int16, which no device can run, foretells the result without compiling anything
+(hmct-spec 8.1: averages agree to 1e-4). Only what the trial found is then built for real.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jptq.numerics.qtypes import INT16
+from jptq.quant.assign import Assignment
+from jptq.quant.config import EC
+from jptq.quant.emit import quant_config
+from jptq.quant.leftovers import leftovers
+from jptq.quant.pairs import output_quantizer, samples_nearest
+from jptq.results import Evaluation
+from jptq.tuning.classify import ranked_leftovers
+from jptq.tuning.goal import Judge
+from jptq.tuning.measure import Measurer
+from jptq.tuning.prepare import Prepared, Progress, quiet
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Repair:
+    """Operands to compensate.
+
+    Attributes:
+      operands: ``{node: input}``, the worst first.
+      trial: All-INT16 with these operands int16 too: a simulation.
+      met: The trial meets the goal.
+      quant_config: All-INT16 with ``ec`` on the operands; `prepare` runs it for real.
+    """
+
+    operands: Mapping[str, int]
+    trial: Evaluation
+    met: bool
+    quant_config: Mapping[str, Any]
+
+
+def repair(
+    measurer: Measurer, judge: Judge, *, samples: int = 8, progress: Progress = quiet
+) -> Repair:
+    """Return the fewest of the worst leftovers that meet the goal as int16; all if none do.
+
+    The number is found by bisection: every step of it is measured.
+
+    Args:
+      measurer: Runs the calibrated network.
+      judge: Knows the goal.
+      samples: For ranking the leftovers.
+      progress: Called before every run.
+    """
+    prepared = measurer.prepared
+    order = _operands(prepared, samples, progress)
+    runs: dict[int, Evaluation] = {}
+
+    def run(count: int) -> Evaluation:
+        progress("try operands as INT16", len(runs), 0)
+        chosen = order[:count]
+        return runs.setdefault(
+            count, measurer(f"worst {count} leftovers INT16", trial(prepared, chosen))
+        )
+
+    low, high = 0, len(order)
+    met = judge.meets(run(high))
+    while met and low < high:
+        middle = (low + high) // 2
+        if judge.meets(run(middle)):
+            high = middle
+        else:
+            low = middle + 1
+    operands = dict(order[:high])
+    base = quant_config(
+        prepared.calibrated,
+        prepared.plan,
+        prepared.target,
+        prepared.all(INT16.name),
+        activation=prepared.activation,
+        like=prepared.config,
+    )
+    nodes = dict(base.get("node_config", {}))
+    for node, index in operands.items():
+        nodes[node] = {**nodes.get(node, {}), f"input{index}": EC}
+    return Repair(
+        operands=operands,
+        trial=runs[high],
+        met=met,
+        quant_config={**base, "node_config": nodes} if nodes else base,
+    )
+
+
+def trial(prepared: Prepared, operands: Sequence[tuple[str, int]]) -> Assignment:
+    """Return all-INT16 with some int8 operands raised as well, as compensation would.
+
+    Where sampling is nearest the values of the output are those of the operand: they are raised
+    with it. Other sampling gives out new values as int8, whatever it takes in.
+    """
+    model, plan = prepared.calibrated, prepared.plan
+    out = prepared.all(INT16.name)
+    for name, index in operands:
+        out[plan.by_node[name].inputs[index]] = INT16.name
+        node = model.by_name[name]
+        given = output_quantizer(model, node)
+        if given is not None and samples_nearest(model, node):
+            out[given.name] = INT16.name
+    return out
+
+
+def _operands(prepared: Prepared, samples: int, progress: Progress) -> list[tuple[str, int]]:
+    """Return the operands that can be compensated, those of the worst quantizer first."""
+    known = {one.calibration: one for one in leftovers(prepared.plan, prepared.target)}
+    ranked = ranked_leftovers(prepared, samples=samples, progress=progress)
+    found = (
+        operand
+        for one in ranked
+        for operand, ways in known[one.calibration].repairs.items()
+        if EC in ways
+    )
+    # A node has one operand that takes ec.
+    return list(dict(found).items())
