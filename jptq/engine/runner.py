@@ -88,6 +88,7 @@ class Runner:
       plan: The quantizers of a calibrated graph.
       batching: Bounds the samples of a program run.
       prefer: Lowerings to force (`lower`).
+      floats: Constants of the float network where the graph holds others (corrected biases).
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Runner:
         plan: Plan | None = None,
         batching: Batching | None = None,
         prefer: Mapping[str, str] | None = None,
+        floats: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.model = model
         self.plan = plan
@@ -106,6 +108,7 @@ class Runner:
         self.batch = self.batch_for(memory.forward(self.program))
         self.compilations = Compilations()
         self.weights = {n: jnp.asarray(w) for n, w in self.program.weights.items()}
+        self._floats = {n: jnp.asarray(w) for n, w in (floats or {}).items()}
         jit = self.compilations.jit
         self._prepare_float = jit("prepare float", lambda w: self.program.prepare(w, None))
         self._prepare = jit("prepare", self._prepare_quantized)
@@ -137,14 +140,20 @@ class Runner:
     @functools.cached_property
     def float_weights(self) -> Packed:
         """The weights of the float model, packed once."""
-        return Packed(self._prepare_float(self.weights), None)
+        return Packed(self._prepare_float({**self.weights, **self._floats}), None)
 
-    def pack(self, table: Table | None) -> Packed:
-        """Quantize and pack the weights under a table; the float weights for None."""
+    def pack(self, table: Table | None, changed: Mapping[str, np.ndarray] | None = None) -> Packed:
+        """Quantize and pack the weights under a table; the float weights for None.
+
+        Args:
+          table: Precision and thresholds.
+          changed: Weights, by initializer, that take the place of the model's own.
+        """
+        weights = {**self.weights, **{n: jnp.asarray(w) for n, w in (changed or {}).items()}}
         if table is None:
-            return self.float_weights
+            return Packed(self._prepare_float(weights), None) if changed else self.float_weights
         device = jax.tree.map(jnp.asarray, table)
-        return Packed(self._prepare(self.weights, device), device)
+        return Packed(self._prepare(weights, device), device)
 
     def run(self, packed: Packed, feeds: Feeds) -> dict[str, Array]:
         """Run ``feeds`` with a leading sample axis in one program run.
@@ -182,7 +191,7 @@ class Runner:
                 len(chunk),
             )
 
-    def forward(self, table: Table | None) -> Callable[[Feeds], dict[str, np.ndarray]]:
+    def forward(self, table: Table | Packed | None) -> Callable[[Feeds], dict[str, np.ndarray]]:
         """Return the function that evaluators call: feeds of any batch, outputs on the host.
 
         A batch is a multiple of the sample's own length along axis 0 of every input.
@@ -190,7 +199,7 @@ class Runner:
         Raises:
           ShapeError: (when called) feeds do not consist of whole samples.
         """
-        packed = self.pack(table)
+        packed = table if isinstance(table, Packed) else self.pack(table)
         shapes = self.program.shapes
 
         def forward(feeds: Feeds) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from jptq.engine import memory
-from jptq.engine.program import Program, table_quantizer
+from jptq.engine.program import Program, Step, table_quantizer
 from jptq.engine.runner import Compilations, Packed
 from jptq.quant.assign import Table
 
@@ -53,7 +53,7 @@ def cut(program: Program, count: int) -> tuple[Segment, ...]:
     """Cut a program into at most ``count`` segments of about equal work."""
     steps = program.steps
     live = program.live
-    work = np.cumsum([0.0, *(step.macs + _VECTOR_MACS * step.vector for step in steps)])
+    work = np.cumsum([0.0, *(effort(step) for step in steps)])
     bytes_live = [memory.size(program, names) for names in live]
     bounds = [0]
     for i in range(1, count):
@@ -77,6 +77,11 @@ def cut(program: Program, count: int) -> tuple[Segment, ...]:
         )
         for start, stop in itertools.pairwise(bounds)
     )
+
+
+def effort(step: Step) -> float:
+    """Return the work of a step, in MACs."""
+    return step.macs + _VECTOR_MACS * step.vector
 
 
 class Segmented:
