@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 from collections.abc import Iterator
 
-import matplotlib.style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from jptq.report import wording
+from jptq.report import canvas, wording
+from jptq.report.canvas import BLUE, GREEN, GREY, ORANGE, SKY
 from jptq.report.curves import COSINE_FLOOR, Outputs, Pareto, Point, Ranking
-from jptq.report.text import shorten
-
-# Okabe and Ito's palette: told apart by readers of every colour vision, and in grey.
-BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#8A8A8A"
 
 PRECISIONS = {
     "int8": ("stays INT8", SKY),
@@ -34,23 +28,6 @@ CONFIGURATIONS = {
     "final": (ORANGE, "*"),
 }
 """``{configuration: (colour, marker)}``."""
-
-NAME_WIDTH = 44
-
-STYLE = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#666666",
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "font.size": 9.5,
-    "grid.color": "#E3E3E3",
-    "legend.frameon": False,
-    "savefig.dpi": 150,
-}
 
 
 def draw_ranking(ranking: Ranking) -> bytes:
@@ -92,7 +69,7 @@ def draw_ranking(ranking: Ranking) -> bytes:
         # The longest bar keeps room for its value.
         right = max((bar.error + bar.stderr for bar in bars), default=0.0) or max(positive)
         axes.set_xlim(left, right * (right / left) ** 0.12)
-        axes.set_yticks(places, [_label(bar.node) for bar in bars], fontsize=8)
+        axes.set_yticks(places, [canvas.label(bar.node) for bar in bars], fontsize=8)
         axes.set_ylim(len(bars) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
@@ -116,7 +93,7 @@ def draw_ranking(ranking: Ranking) -> bytes:
             loc="outside upper right",
             ncols=len(PRECISIONS),
         )
-        return _png(figure)
+        return canvas.png(figure)
 
 
 def draw_pareto(pareto: Pareto) -> bytes:
@@ -159,7 +136,7 @@ def draw_pareto(pareto: Pareto) -> bytes:
         axes.set_xlabel("latency of one inference, µs (modelled)")
         axes.set_title("Quality against latency")
         figure.legend(loc="outside right upper", labelspacing=0.9)
-        return _png(figure)
+        return canvas.png(figure)
 
 
 def draw_outputs(outputs: Outputs) -> bytes:
@@ -189,7 +166,7 @@ def draw_outputs(outputs: Outputs) -> bytes:
             )
         axes.set_xscale("log")
         axes.set_xlim(left=left)
-        axes.set_yticks(range(groups), [_label(name) for name in outputs.outputs])
+        axes.set_yticks(range(groups), [canvas.label(name) for name in outputs.outputs])
         axes.set_ylim(groups - 0.45, -0.55)
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
@@ -199,7 +176,7 @@ def draw_outputs(outputs: Outputs) -> bytes:
             f"Error of the outputs{rest}", x=0.01, ha="left", fontsize=12, fontweight="bold"
         )
         figure.legend(loc="outside upper right", ncols=max(count, 1))
-        return _png(figure)
+        return canvas.png(figure)
 
 
 def _draw_points(axes: Axes, pareto: Pareto, floor: float) -> None:
@@ -290,22 +267,9 @@ def _decade_below(value: float) -> float:
     return float(10.0 ** (math.floor(math.log10(value)) - (math.log10(value) % 1 < 0.15)))
 
 
-def _label(name: str) -> str:
-    """Shorten a name; what the bundled font lacks or mathematical text would eat is replaced."""
-    plain = shorten(name, NAME_WIDTH).encode("ascii", "replace").decode()
-    return plain.replace("$", r"\$")
-
-
 @contextlib.contextmanager
 def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     """Yield a figure in inches; the user's own matplotlib settings do not reach it."""
-    with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
+    with canvas.styled():
+        figure = canvas.blank(width, height)
         yield figure, figure.add_subplot()
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

@@ -1,0 +1,248 @@
+"""What every debugger function begins with: a model and its samples, in any form they come in.
+
+A script edits a model and looks again: networks that differ only in thresholds, types and switches
+share one engine, so that the second look compiles nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+
+from jptq import files, ir
+from jptq.data import MemorySamples, Samples
+from jptq.data.check import check_layout
+from jptq.errors import ConfigError, DataError, UnknownNameError
+from jptq.ir import Model
+from jptq.quant.calibrated import plan_of
+from jptq.quant.plan import Plan
+from jptq.targets import load_target
+from jptq.tuning import Prepared
+from jptq.tuning.prepare import MARCH, take_up
+from jptq.tuning.source import expected_of, samples_of
+
+DEFAULT_MARCH = "nash-e"
+
+_IN_MEMORY = "the model"
+"""Stands for a file in messages."""
+
+_SETTINGS = ("thresholds", "scales", "zero_point", "qtype", "switch")
+"""Attributes of a quantizer that are data to the engine."""
+
+
+class Proto(Protocol):
+    """An ``onnx.ModelProto``."""
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
+        """Return the content of an ONNX file."""
+
+
+@runtime_checkable
+class HasProto(Protocol):
+    """The vendor's model object."""
+
+    @property
+    def proto(self) -> Proto:
+        """The model as ONNX writes it."""
+
+
+ModelOrFile: TypeAlias = Model | HasProto | Proto | bytes | str | os.PathLike[str]
+"""A calibrated model: in memory, serialized, or its file."""
+
+Data: TypeAlias = (
+    str
+    | os.PathLike[str]
+    | Samples
+    | Mapping[str, Sequence[np.ndarray]]
+    | list[Mapping[str, np.ndarray]]
+    | tuple[Mapping[str, np.ndarray], ...]
+)
+"""Samples: a folder, arrays per sample for every input, or arrays per input for every sample."""
+
+
+class ArgumentError(ConfigError, ValueError):
+    """An argument of the debugger that is out of its range; scripts catch it as ValueError."""
+
+
+def loaded(
+    model_or_file: ModelOrFile,
+    calibrated_data: Data | None,
+    march: str | None = None,
+    *,
+    output_node: str | None = None,
+) -> Prepared:
+    """Return a calibrated network with its samples, ready to run.
+
+    Args:
+      model_or_file: The calibrated model.
+      calibrated_data: Its samples.
+      march: Target; it decides on accepted types and on times, not on numbers. The one that the
+        model was made for if None.
+      output_node: Leave out all that this node does not need; its outputs are the network's.
+
+    Raises:
+      ArgumentError: There is neither a model nor data.
+      ModelError: The model is damaged or has no quantizers.
+      DataError: The samples do not fit it.
+    """
+    if calibrated_data is None:
+        raise ArgumentError(
+            "there is no calibration data", hint="give the folder that the model was calibrated on"
+        )
+    model, where = model_of(model_or_file)
+    samples = _samples(model, where, calibrated_data)
+    march = march or model.metadata.get(MARCH, DEFAULT_MARCH)
+    if output_node is not None:
+        model = _up_to(model, output_node)
+    network = _Network.of(model, samples, where, march)
+    found = _prepared(network)
+    if found.calibrated is network.model and found.samples is samples:
+        return found
+    return dataclasses.replace(
+        found,
+        name=where.stem,
+        calibrated=network.model,
+        samples=samples,
+        digest=files.digest(ir.to_bytes(network.model), samples.digest, march),
+    )
+
+
+def missing(name: str, known: Sequence[str]) -> ArgumentError:
+    """Return the vendor's message about a name that no node has, with the nearest ones."""
+    hint = UnknownNameError("node", name, known).hint
+    return ArgumentError(f"{name} does not exist in the model.", hint=hint)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Network:
+    """All that an engine depends on; equal ones share it.
+
+    Attributes:
+      identity: Digest of the graph less its quantizers' settings, and of the first sample, whose
+        shapes and shape-like values are compiled in.
+      plan: Its quantizers.
+      march: Target.
+      model: With input shapes fixed.
+      samples: Fit it.
+      where: Its file.
+    """
+
+    identity: str
+    plan: Plan
+    march: str
+    model: Model = dataclasses.field(compare=False)
+    samples: Samples = dataclasses.field(compare=False)
+    where: Path = dataclasses.field(compare=False)
+
+    @classmethod
+    def of(cls, model: Model, samples: Samples, where: Path, march: str) -> _Network:
+        first = samples[0]
+        model = ir.fix_inputs(model, {name: value.shape for name, value in first.items()})
+        nodes = tuple(
+            dataclasses.replace(
+                node, attributes={k: v for k, v in node.attributes.items() if k not in _SETTINGS}
+            )
+            if node.is_calibration
+            else node
+            for node in model.nodes
+        )
+        return cls(
+            identity=files.digest(
+                ir.to_bytes(dataclasses.replace(model, nodes=nodes)),
+                MemorySamples(feeds=(first,)).digest,
+            ),
+            plan=plan_of(model, load_target(march)),
+            march=march,
+            model=model,
+            samples=samples,
+            where=where,
+        )
+
+    def __hash__(self) -> int:
+        """Plans hold dicts, which cannot be hashed."""
+        return hash((self.identity, self.march))
+
+
+@functools.lru_cache(maxsize=1)
+def _prepared(network: _Network) -> Prepared:
+    """Return the engine of a network; the last one is kept, with its weights."""
+    return take_up(network.model, network.samples, where=network.where, march=network.march)
+
+
+def model_of(given: ModelOrFile) -> tuple[Model, Path]:
+    """Return a model and its file, or what stands for it."""
+    if isinstance(given, Model):
+        return given, Path(_IN_MEMORY)
+    if isinstance(given, bytes):
+        return ir.from_bytes(given), Path(_IN_MEMORY)
+    if isinstance(given, str | os.PathLike):
+        path = Path(given)
+        return ir.load(path), path
+    proto = given.proto if isinstance(given, HasProto) else given
+    if not hasattr(proto, "SerializeToString"):
+        raise ArgumentError(
+            f"{type(given).__name__} is no model", hint="give a file, its bytes, or load_model(...)"
+        )
+    return ir.from_bytes(proto.SerializeToString()), Path(_IN_MEMORY)
+
+
+def _up_to(model: Model, name: str) -> Model:
+    node = model.by_name.get(name)
+    if node is None:
+        raise missing(name, [one.name for one in model.operators()])
+    if node.is_calibration:
+        raise ArgumentError(
+            f"{name} is a calibration", hint="give the node whose output it quantizes"
+        )
+    part = ir.extract(model, [tensor for tensor in node.outputs if tensor])
+    if not any(one.is_calibration for one in part.nodes):
+        raise ArgumentError(f"nothing in front of {name} is quantized")
+    return part
+
+
+def _samples(model: Model, where: Path, data: Data) -> Samples:
+    if isinstance(data, str | os.PathLike):
+        return samples_of(model, where, Path(data), {}, None)
+    feeds: tuple[Mapping[str, np.ndarray], ...]
+    if isinstance(data, Mapping):
+        feeds = _rows(data)
+    elif isinstance(data, list | tuple):
+        feeds = tuple(data)
+    else:
+        return data
+    expected = expected_of(model, where)
+    for number, feed in enumerate(feeds):
+        for one in expected:
+            place = f"sample {number}"
+            if one.name not in feed:
+                raise DataError(
+                    f"there is no array for input {one.name!r}",
+                    where=place,
+                    why="arrays here: " + (", ".join(feed) or "none"),
+                )
+            array = np.asarray(feed[one.name])
+            check_layout(array.shape, array.dtype, one, where=place)
+    if not feeds:
+        raise DataError("there are no samples")
+    return MemorySamples(
+        feeds=tuple({e.name: np.asarray(f[e.name]) for e in expected} for f in feeds)
+    )
+
+
+def _rows(columns: Mapping[str, Sequence[np.ndarray]]) -> tuple[Mapping[str, np.ndarray], ...]:
+    """Turn an array per sample for every input into an array per input for every sample."""
+    counts = {name: len(arrays) for name, arrays in columns.items()}
+    if len(set(counts.values())) > 1:
+        raise DataError(
+            "the inputs have different numbers of samples",
+            why=", ".join(f"{name}: {count}" for name, count in counts.items()),
+        )
+    return tuple(
+        dict(zip(columns, arrays, strict=True)) for arrays in zip(*columns.values(), strict=True)
+    )
