@@ -29,6 +29,7 @@ def info_table(
     *,
     title: str = "",
     description: str = "",
+    least: int = KEY_WIDTH[0],
 ) -> str:
     """Return a table in the form of the vendor's debugger and model information.
 
@@ -40,13 +41,14 @@ def info_table(
       columns: ``{heading: values}``, as many values as keys; None leaves a field blank.
       title: Centred in a rule of ``=``; the odd one is at the right.
       description: First line; an empty one leaves the line empty.
+      least: Least width of the first column.
 
     Returns:
       Lines without a newline at the end.
 
     Source: hmct-spec 3.3.
     """
-    least, most = KEY_WIDTH
+    most = KEY_WIDTH[1]
     key_width = min(most, max(least, *(len(key) for key in keys))) if keys else least
     fields = {
         name: ["" if value is None else str(value) for value in values]

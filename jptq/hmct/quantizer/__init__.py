@@ -1,0 +1,1 @@
+"""The vendor's tools for looking into a calibrated model."""
