@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         save_model,
         trace,
     )
+    from jptq.api.sweep import diagnose, sweep
+    from jptq.api.what_if import what_if
     from jptq.engine.trace import Forward
     from jptq.errors import JptqError
     from jptq.results import Allocation, LatencyTable, Report, SensitivityTable
@@ -43,12 +45,15 @@ __all__ = [
     "__version__",
     "allocate",
     "calibrate",
+    "diagnose",
     "latency_of",
     "load_model",
     "rank_nodes",
     "save_model",
+    "sweep",
     "trace",
     "tune",
+    "what_if",
 ]
 
 _HOMES = {
@@ -62,12 +67,15 @@ _HOMES = {
     "SensitivityTable": "jptq.results",
     "allocate": "jptq.api.steps",
     "calibrate": "jptq.api.steps",
+    "diagnose": "jptq.api.sweep",
     "latency_of": "jptq.api.steps",
     "load_model": "jptq.api.steps",
     "rank_nodes": "jptq.api.steps",
     "save_model": "jptq.api.steps",
+    "sweep": "jptq.api.sweep",
     "trace": "jptq.api.steps",
     "tune": "jptq.api.run",
+    "what_if": "jptq.api.what_if",
 }
 
 

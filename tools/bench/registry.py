@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tools.bench import forward, lowerings, probe, sweep, tune
+from tools.bench import forward, lowerings, probe, sweep, tune, what_if
 from tools.bench.record import Bench
 
 BENCHES: dict[str, Bench] = {
-    module.BENCH.name: module.BENCH for module in (forward, lowerings, sweep, probe, tune)
+    module.BENCH.name: module.BENCH for module in (forward, lowerings, sweep, probe, tune, what_if)
 }
