@@ -99,7 +99,7 @@ class Report:
       latency: Times of all nodes.
       assignment: The final types.
       quant_config: In the vendor's schema.
-      search: ``milp`` or ``walk``.
+      search: ``milp``, ``walk`` or ``head``.
       method: How the search ranked: ``metric``, ``probe``, ``gradient``, ``hessian``.
       evaluator_calls: How often the user's evaluator ran.
       notes: What a reader has to know, most important first.
