@@ -15,6 +15,7 @@ from jptq import files, ir, report
 from jptq.engine import Batching
 from jptq.engine.cache import enable_compilation_cache
 from jptq.quant.calibrated import with_assignment
+from jptq.quant.config import Config
 from jptq.quant.export import to_qdq
 from jptq.results import Report
 from jptq.tuning.evaluator import Evaluator, Forward
@@ -35,7 +36,7 @@ def tune(
     out: Path | str,
     march: str = "nash-e",
     evaluator: str | Callable[[Forward], Any] | None = None,
-    quant_config: Mapping[str, Any] | Path | str | None = None,
+    quant_config: Config | Mapping[str, Any] | Path | str | None = None,
     options: Options | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     calibration_samples: int | None = None,

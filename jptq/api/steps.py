@@ -15,7 +15,8 @@ from jptq.errors import ConfigError, UnknownNameError
 from jptq.ir import Model, load, save
 from jptq.quant.assign import Assignment
 from jptq.quant.calibrated import assignment_of, plan_of, with_assignment
-from jptq.quant.config import load_config
+from jptq.quant.compensate import compensate
+from jptq.quant.config import Config, load_config
 from jptq.quant.placement import place
 from jptq.quant.plan import Plan
 from jptq.quant.resolve import resolve
@@ -23,6 +24,7 @@ from jptq.registry import lookup
 from jptq.results import Allocation, LatencyTable, SensitivityTable
 from jptq.sensitivity import Loss, naive
 from jptq.targets import Target, load_target
+from jptq.tuning.journal import Journal
 from jptq.tuning.prepare import (
     Prepared,
     Progress,
@@ -72,10 +74,11 @@ def calibrate(
     calibration_data: Path | str,
     *,
     march: str = "nash-e",
-    quant_config: Mapping[str, Any] | Path | str | None = None,
+    quant_config: Config | Mapping[str, Any] | Path | str | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     batching: Batching | None = None,
     measured_latency: Path | str | None = None,
+    journal: Journal | None = None,
     progress: Progress = quiet,
 ) -> Prepared:
     """Return a network with quantizers and thresholds, ready to be ranked and run.
@@ -84,10 +87,12 @@ def calibrate(
       model: A float ONNX file, or a calibrated one, whose thresholds and types are kept.
       calibration_data: Folder of samples.
       march: Target.
-      quant_config: Calibration settings and types; only for a float model.
+      quant_config: Calibration settings and types; for a calibrated model only with
+        ``calibration_type: load``, which keeps its thresholds.
       input_shapes: Of inputs whose shape a float model leaves open.
       batching: Bounds the samples of a program run, by number and by memory.
       measured_latency: Per-node times of the user.
+      journal: Keeps thresholds, for resuming.
       progress: ``progress(step, done, total)``.
 
     Raises:
@@ -103,18 +108,27 @@ def calibrate(
             input_shapes=input_shapes,
             batching=batching,
             measured_latency=times,
+            journal=journal,
             progress=progress,
         )
-    if quant_config is not None or input_shapes:
+    config = None if quant_config is None else load_config(quant_config)
+    loads = config is not None and config.activation.calibration_type == ("load",)
+    if (config is not None and not loads) or input_shapes:
         raise ConfigError(
-            f"{'--quant_config' if quant_config is not None else '--input_shape'} with a model "
+            f"{'--input_shape' if config is None or loads else '--quant_config'} with a model "
             "that is calibrated already",
             where=str(model),
             why="its thresholds, types and shapes are used as they are",
-            hint="give the float model",
+            hint="give the float model, or a quant_config with calibration_type 'load', which "
+            "keeps the thresholds",
         )
     return from_calibrated(
-        Path(model), calibration_data, march=march, batching=batching, measured_latency=times
+        Path(model),
+        calibration_data,
+        march=march,
+        config=config,
+        batching=batching,
+        measured_latency=times,
     )
 
 
@@ -217,7 +231,7 @@ def timed(
     model: Model | Path | str,
     *,
     march: str = "nash-e",
-    quant_config: Mapping[str, Any] | Path | str | None = None,
+    quant_config: Config | Mapping[str, Any] | Path | str | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     measured_latency: Path | str | None = None,
 ) -> Timed:
@@ -236,34 +250,53 @@ def timed(
     target = load_target(march)
     config = load_config(quant_config)
     given = _model(model)
-    ir.refuse_quantized(given)
-    shapes = dict(input_shapes or {})
-    graph = (
-        ir.fix_inputs(given, shapes)
-        if is_calibrated(given)
-        else ir.optimize(given, input_shapes=shapes)
-    )
-    example = {t.name: np.zeros(_fixed(t.shape), t.dtype) for t in graph.inputs}
-    if is_calibrated(graph):
-        placed = graph
-    else:
-        program = lower(graph, example)
-        placed = place(
-            graph,
-            target,
-            floats={n for n, dtype in program.dtypes.items() if dtype == np.float32},
-            quantize_outputs=config.model_output_type is not None,
-        )
-    plan = plan_of(placed, target)
-    if placed is not graph or quant_config is not None:
-        placed = with_assignment(placed, resolve(config, placed, plan, target))
-    program = lower(placed, example, plan=plan)
-    table = latency.model_latency(placed, plan, program.shapes, target)
+    graph = placed(given, config, target, input_shapes=input_shapes)
+    plan = plan_of(graph, target)
+    if quant_config is not None or not is_calibrated(given):
+        graph = with_assignment(graph, resolve(config, graph, plan, target))
+    program = lower(graph, _example(graph), plan=plan)
+    table = latency.model_latency(graph, plan, program.shapes, target)
     if measured_latency is not None:
         read = latency.read_measured(Path(measured_latency))
         table = latency.with_measured(table, read, where=str(measured_latency))
     return Timed(
-        model=placed, plan=plan, target=target, assignment=assignment_of(placed), table=table
+        model=graph, plan=plan, target=target, assignment=assignment_of(graph), table=table
+    )
+
+
+def placed(
+    model: Model | Path | str,
+    config: Config,
+    target: Target,
+    *,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Model:
+    """Return a network with quantizers, without thresholds unless it has them already.
+
+    Args:
+      model: Float or calibrated; a calibrated one stays as it is.
+      config: Error compensation and output quantizers follow it, types do not.
+      target: Accelerator.
+      input_shapes: Of inputs whose shape the model leaves open.
+    """
+    given = _model(model)
+    ir.refuse_quantized(given)
+    shapes = dict(input_shapes or {})
+    if is_calibrated(given):
+        return ir.fix_inputs(given, shapes)
+    graph = compensate(
+        ir.optimize(given, input_shapes=shapes),
+        config.compensations(),
+        target,
+        unmatched=config.unmatched,
+        where=config.where,
+    )
+    program = lower(graph, _example(graph))
+    return place(
+        graph,
+        target,
+        floats={n for n, dtype in program.dtypes.items() if dtype == np.float32},
+        quantize_outputs=config.model_output_type is not None,
     )
 
 
@@ -327,6 +360,10 @@ def _model(given: Model | Serializable | Path | str) -> Model:
     if isinstance(given, str | Path):
         return load(given)
     return ir.from_bytes(given.SerializeToString())
+
+
+def _example(graph: Model) -> dict[str, np.ndarray]:
+    return {t.name: np.zeros(_fixed(t.shape), t.dtype) for t in graph.inputs}
 
 
 def _fixed(shape: tuple[int | str | None, ...] | None) -> tuple[int, ...]:

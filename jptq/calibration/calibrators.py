@@ -11,5 +11,9 @@ from jptq.calibration.statistics import Statistics
 CALIBRATORS: Mapping[str, Callable[[Statistics, Method], float]] = {
     "max": maximum.threshold,
     "kl": kl.threshold,
+    # Its range is what `asymmetric` takes; on a symmetric grid that is the largest value.
+    "min-max": maximum.threshold,
+    # Random samples are measured as real ones are.
+    "skip": maximum.threshold,
 }
 """``{method name: (statistics of one tensor, settings) -> symmetric threshold}``."""

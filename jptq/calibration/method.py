@@ -12,13 +12,19 @@ MAX_NUM_BIN = 16384
 PERCENTILE = 0.99995
 """Defaults of hmct-spec 2.2 and 2.4."""
 
+CARRIED, FIXED, RANDOM = "load", "fixed", "skip"
+"""Methods that no sample decides on: what the model carries, 1 everywhere, random samples."""
+_SINGLE = (CARRIED, FIXED, RANDOM)
+_OUTRIGHT = ("kl", "min-max", *_SINGLE, "mix")
+"""Methods whose tag begins with their name."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
     """One way to find the thresholds of features.
 
     Attributes:
-      name: ``max`` or ``kl``, a key of `CALIBRATORS`.
+      name: A key of `CALIBRATORS`, or one of ``load``, ``fixed`` and ``skip``.
       percentile: Share of the absolute values that ``max`` keeps.
       num_bin: Bins that ``kl`` starts with.
       max_num_bin: Bins that it may grow to.
@@ -45,20 +51,34 @@ class Method:
         return f"{name}:{','.join(settings)}" if settings else name
 
     @property
+    def given(self) -> bool:
+        """Tell whether the thresholds are there without running anything."""
+        return self.name in (CARRIED, FIXED)
+
+    @property
     def counts(self) -> bool:
         """Tell whether the method needs histograms."""
         return self.name == "kl" or self.percentile < 1.0
 
 
-def candidates(activation: Activation) -> tuple[Method, ...]:
+def candidates(activation: Activation, *, layerwise: bool = False) -> tuple[Method, ...]:
     """Return the methods that a configuration asks for, in the order in which they are tried.
 
     A configuration that says nothing about activations asks for the default search. Symmetric
     per-tensor methods come first, then asymmetric ones, then those per channel; within each the
-    types in their order and percentiles ascending.
+    types in their order and percentiles ascending. A layerwise search that names no method
+    chooses between symmetric per-tensor ones.
+
+    Args:
+      activation: The settings.
+      layerwise: Features will choose between the methods one by one.
 
     Source: hmct-spec 2.4.
     """
+    if activation.calibration_type and activation.calibration_type[0] in _SINGLE:
+        return (Method(name=activation.calibration_type[0]),)
+    if layerwise and activation.calibration_type in ((), ("mix",)):
+        return (Method(name="max", percentile=PERCENTILE), Method(name="max"), Method(name="kl"))
     silent = activation == Activation()
     types = activation.calibration_type or ("max", "kl")
     percentiles = sorted(activation.max_percentile or ((PERCENTILE, 1.0) if silent else (1.0,)))
@@ -73,6 +93,8 @@ def candidates(activation: Activation) -> tuple[Method, ...]:
             [Method(name=name, num_bin=a, max_num_bin=b) for a in bins for b in max_bins]
             if name == "kl"
             else [Method(name=name, percentile=share) for share in percentiles]
+            if name == "max"
+            else [Method(name=name)]
         )
         out += [
             dataclasses.replace(method, per_channel=per_channel, asymmetric=asymmetric)
@@ -87,7 +109,7 @@ def activation_of(tag: str) -> Activation:
     settings = [part.partition("=") for part in rest.split(",") if part]
     values = {key: value for key, _, value in settings}
     return Activation(
-        calibration_type=("kl",) if name == "kl" else ("max",),
+        calibration_type=(name,) if name in _OUTRIGHT else ("max",),
         max_percentile=(float(values["percentile"]),) if "percentile" in values else (),
         num_bin=(int(values["num_bin"]),) if "num_bin" in values else (),
         max_num_bin=(int(values["max_num_bin"]),) if "max_num_bin" in values else (),

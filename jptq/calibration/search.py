@@ -9,65 +9,28 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
+from jptq.calibration import layerwise as layerwise_search
 from jptq.calibration.calibrators import CALIBRATORS
-from jptq.calibration.collect import BATCH, Run, channelwise, collect
-from jptq.calibration.method import Method, candidates
+from jptq.calibration.collect import BATCH, Run, channelwise, collect, observed
+from jptq.calibration.found import Calibrated, Trial
+from jptq.calibration.method import CARRIED, FIXED, RANDOM, Method, candidates
+from jptq.calibration.noise import random_samples
+from jptq.calibration.scoring import COSINE, Scorer, goodness
 from jptq.calibration.statistics import Statistics
 from jptq.calibration.weights import weight_thresholds
 from jptq.data import Samples
 from jptq.errors import ConfigError, DataError
 from jptq.ir.model import Model
 from jptq.numerics.affine import clean_thresholds
-from jptq.quant.calibrated import with_thresholds
-from jptq.quant.config import Activation, Weight
+from jptq.quant.calibrated import thresholds_of
+from jptq.quant.config import Activation, LayerwiseSearch, ModelwiseSearch, Weight
 from jptq.quant.placement import tied_thresholds
-from jptq.quant.plan import Plan
+from jptq.quant.plan import WEIGHT, Plan
 
 _logger = logging.getLogger(__name__)
 
-GOOD_ENOUGH = 0.995
-"""Cosine similarity at which per-channel methods are no longer tried (hmct-spec 2.4)."""
-
 _MASK = 1e30
 """No network computes with numbers as large; what holds them stands for infinity."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A method that was tried.
-
-    Attributes:
-      method: Its tag.
-      score: Similarity of the quantized to the float outputs; NaN if it could not be had.
-    """
-
-    method: str
-    score: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Calibrated:
-    """The thresholds of every quantizer of a network.
-
-    Attributes:
-      thresholds: ``{calibration: float32[C]}``; ``[min, max]`` if asymmetric.
-      method: Tag of the method, as hmct-spec 2.2 writes it.
-      asymmetric: Those with a range.
-      axes: Channel axis of features with a threshold per channel.
-      samples: Number of samples.
-      trials: The methods that were compared, in the order tried; none if there was no choice.
-    """
-
-    thresholds: Mapping[str, np.ndarray]
-    method: str
-    asymmetric: frozenset[str] = frozenset()
-    axes: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    samples: int = 0
-    trials: tuple[Trial, ...] = ()
-
-    def write(self, model: Model) -> Model:
-        """Return a calibrated model with these thresholds in it."""
-        return with_thresholds(model, self.thresholds, asymmetric=self.asymmetric, axes=self.axes)
 
 
 def calibrate(
@@ -78,7 +41,9 @@ def calibrate(
     *,
     activation: Activation | None = None,
     weight: Weight | None = None,
-    score: Callable[[Calibrated], float] | None = None,
+    modelwise: ModelwiseSearch | None = None,
+    layerwise: LayerwiseSearch | None = None,
+    scorer: Scorer | None = None,
     batch_size: int = BATCH,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibrated:
@@ -91,35 +56,45 @@ def calibrate(
       samples: At least one.
       activation: Methods for features; the default search if it says nothing.
       weight: Method for weights.
-      score: Similarity of the outputs, quantized with these thresholds, to the float ones; higher
-        is better. Needed if there are several methods: the best one, the first among equals, is
-        taken.
+      modelwise: How several methods are compared: the best one, the first among equals, is taken.
+      layerwise: Also give the most sensitive features a method of their own; ``mix`` asks for
+        that with its defaults.
+      scorer: Runs what was found. Needed if there are several methods.
       batch_size: Samples per run; the result does not depend on it.
       progress: Called with the samples done and their number.
 
     Raises:
       DataError: There are no samples, or a tensor holds NaN.
-      ConfigError: Several methods, but no `score`.
+      ConfigError: Several methods, but no `scorer`; ``load``, but the model carries no thresholds.
 
     Source: hmct-spec 2.2 to 2.4.
     """
     if len(samples) == 0:
         raise DataError("there are no samples to calibrate with")
-    activation = activation or Activation()
-    methods = candidates(activation)
-    if len(methods) > 1 and score is None:
+    activation, modelwise = activation or Activation(), modelwise or ModelwiseSearch()
+    if activation.calibration_type == (layerwise_search.METHOD,):
+        layerwise = layerwise or LayerwiseSearch()
+    methods = candidates(activation, layerwise=layerwise is not None)
+    if len(methods) > 1 and scorer is None:
         raise ConfigError(
             "several calibration methods, but nothing to compare them by",
             hint="name one calibration_type, with one value for each of its settings",
         )
-    if activation == Activation():
+    if activation == Activation() and layerwise is None:
         _logger.info(
             "Activation calibration type not found, set multiple calibration methods by default."
         )
-    factor = (weight or Weight()).max_percentile
-    constants = weight_thresholds(model, factor=factor)
-    for name, values in constants.items():
-        constants[name] = clean_thresholds(values, where=name)
+    constants = _constants(model, plan, weight or Weight())
+    names = [calibration.name for calibration in observed(plan)]
+    if methods[0].given:
+        _logger.info("Run calibration model with %s method.", methods[0].tag)
+        return _given(model, plan, methods[0].name, names, constants)
+    if methods[0].name == RANDOM:
+        _logger.warning(
+            "calibration_type 'skip': thresholds come from random samples; times of the network "
+            "mean something, its outputs do not"
+        )
+        samples = random_samples(samples)
 
     ties = tied_thresholds(model)
     tied = {name for group in ties for name in group}
@@ -145,11 +120,62 @@ def calibrate(
             samples=len(samples),
         )
 
-    if len(methods) == 1 or score is None:
+    if scorer is None or (len(methods) == 1 and layerwise is None):
         _logger.info("Run calibration model with %s method.", methods[0].tag)
         return found(methods[0])
     _logger.info("Run calibration model with modelwise search method.")
-    return _best(methods, found, score)
+    best, tried = _best(methods, found, scorer, modelwise)
+    if layerwise is None:
+        return best
+    others = [one for one in tried if one.method != best.method]
+    return layerwise_search.refine(best, others, names, ties, scorer, layerwise)
+
+
+def _constants(model: Model, plan: Plan, weight: Weight) -> dict[str, np.ndarray]:
+    """Return the thresholds of everything that is no feature of a sample."""
+    found = weight_thresholds(model, factor=weight.max_percentile)
+    if weight.calibration_type == CARRIED:
+        weights = {c.name for c in plan.calibrations if c.kind == WEIGHT and c.constant}
+        found |= _carried(model, sorted(weights), "weight.calibration_type")
+    return {name: clean_thresholds(values, where=name) for name, values in found.items()}
+
+
+def _given(
+    model: Model,
+    plan: Plan,
+    method: str,
+    names: Collection[str],
+    constants: Mapping[str, np.ndarray],
+) -> Calibrated:
+    """Return thresholds that no sample decides on: those in the model, or 1 everywhere."""
+    if method == FIXED:
+        features = {name: np.ones(1, np.float32) for name in names}
+        return Calibrated(thresholds={**constants, **features}, method=method)
+    known = [plan.calibration(name) for name in names]
+    features = _carried(model, names, "activation.calibration_type")
+    return Calibrated(
+        thresholds={**constants, **features},
+        method=method,
+        asymmetric=frozenset(c.name for c in known if c.asymmetric),
+        axes={
+            c.name: c.axis
+            for c in known
+            if c.axis is not None and features[c.name].size > 1 and not c.asymmetric
+        },
+    )
+
+
+def _carried(model: Model, names: Collection[str], key: str) -> dict[str, np.ndarray]:
+    held = thresholds_of(model)
+    missing = [name for name in names if name not in held]
+    if missing:
+        raise ConfigError(
+            "the model carries no thresholds to load",
+            where=", ".join(missing[:3]) + (f", ... ({len(missing)})" if len(missing) > 3 else ""),
+            why=f"{key} is {CARRIED!r}",
+            hint="give a calibrated model, or calibrate by max",
+        )
+    return {name: held[name] for name in names}
 
 
 def _warn_of_masks(statistics: Mapping[str, Statistics]) -> None:
@@ -167,23 +193,27 @@ def _warn_of_masks(statistics: Mapping[str, Statistics]) -> None:
 def _best(
     methods: Collection[Method],
     found: Callable[[Method], Calibrated],
-    score: Callable[[Calibrated], float],
-) -> Calibrated:
-    """Return the candidate of the best score; per-channel ones only where the rest is poor."""
-    best, best_score, trials = None, -math.inf, []
+    scorer: Scorer,
+    search: ModelwiseSearch,
+) -> tuple[Calibrated, list[Calibrated]]:
+    """Return the candidate of the best score, and all; per-channel ones only where it is poor."""
+    best, top, similar, trials, tried = None, -math.inf, -math.inf, [], []
     for method in methods:
-        if method.per_channel and best_score >= GOOD_ENOUGH:
+        if method.per_channel and similar >= search.similarity:
             break
         candidate = found(method)
-        value = float(score(candidate))
-        trials.append(Trial(method=method.tag, score=value))
-        _logger.info("%s: %s", method.tag, value)
-        if best is None or value > best_score:  # false for NaN
-            best, best_score = candidate, -math.inf if math.isnan(value) else value
+        scores = scorer.whole(candidate)
+        value = goodness(scores, search.metric)
+        tried.append(candidate)
+        trials.append(Trial(method=method.tag, score=float(scores[search.metric])))
+        _logger.info("%s: %s", method.tag, trials[-1].score)
+        if best is None or value > top:
+            best, top = candidate, value
+            similar = goodness(scores, COSINE)
     if best is None:
         raise ConfigError("no calibration method is named")
     _logger.info("Select %s method.", best.method)
-    return dataclasses.replace(best, trials=tuple(trials))
+    return dataclasses.replace(best, trials=tuple(trials)), tried
 
 
 def feature_thresholds(

@@ -6,14 +6,17 @@ from jptq.tuning.loop import SEARCHES, Options, tune_prepared
 from jptq.tuning.measure import Measurer
 from jptq.tuning.prepare import Prepared, prepare
 from jptq.tuning.source import load_float
+from jptq.tuning.what_if import Answer, WhatIf
 
 __all__ = [
     "SEARCHES",
+    "Answer",
     "Evaluator",
     "Journal",
     "Measurer",
     "Options",
     "Prepared",
+    "WhatIf",
     "load_float",
     "prepare",
     "tune_prepared",

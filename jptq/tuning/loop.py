@@ -12,6 +12,7 @@ import numpy as np
 
 from jptq import allocation, files, sensitivity
 from jptq.errors import ConfigError
+from jptq.quant.assign import true_int16
 from jptq.quant.emit import quant_config
 from jptq.registry import lookup
 from jptq.results import (
@@ -21,10 +22,12 @@ from jptq.results import (
     Report,
     SensitivityTable,
 )
+from jptq.results.problem import Head
 from jptq.sensitivity import exact
-from jptq.tuning import story
+from jptq.tuning import blame, story
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.goal import Judge
+from jptq.tuning.heads import find_head
 from jptq.tuning.journal import Journal
 from jptq.tuning.measure import Measurer
 from jptq.tuning.prepare import Prepared, Progress, quiet, spread
@@ -32,7 +35,7 @@ from jptq.tuning.search import OutOfTime, Search, Step
 
 _log = logging.getLogger(__name__)
 
-SEARCHES = ("milp", "walk")
+SEARCHES = ("milp", "walk", "head")
 
 VIEWS = ("channel-nsr", "nsr", "mse")
 """How the exact sweep's errors are looked at; none of them orders every network well."""
@@ -49,7 +52,8 @@ class Options:
       latency_budget_ratio: The same, relative to modelled all-INT8.
       quality: Whether a quality is asked for at all; False with only a budget.
       method: How the search ranks: a key of `sensitivity.METHODS`.
-      search: ``milp`` or ``walk`` (the documented node-by-node walk).
+      search: ``milp``, ``walk`` (the documented node-by-node walk), or ``head`` (the subgraph in
+        front of the failing output).
       samples: Samples for sensitivity, taken evenly from the set.
       seed: Of everything random.
       loss: ``loss(outputs, feeds)`` for methods with a gradient.
@@ -112,12 +116,13 @@ def tune_prepared(
     search = Search(measurer, judge, problems, mse=groups, progress=ran)
     first = search.run("all-INT8", int8)
     second = search.run("all-INT16", int16)
-    ceiling = measurer("every quantizer INT16", _everything(prepared))
+    ceiling = measurer("every quantizer INT16", true_int16(prepared.plan))
     # Without these three there is nothing to report: the limit holds for what follows.
     if options.time_limit_s is not None:
         search.deadline = started + options.time_limit_s
     outcome: Outcome | None = None
     walked: Step | None = None
+    head: Head | None = None
     try:
         if goal.budget_us is not None and goal.budget_us < allocation.least_us(
             next(iter(problems.values()))
@@ -125,8 +130,10 @@ def tune_prepared(
             outcome = Outcome.BUDGET_TOO_SMALL
         elif options.search == "walk":
             walked = search.walk_all(ranking) if not judge.meets(first) else None
+        elif options.search == "head":
+            head = _head(search, judge, first, options)
         else:
-            _search(search, judge, prepared, ranking, first, second)
+            _search(search, judge, prepared, ranking, first, second, options.samples)
     except OutOfTime:
         outcome = Outcome.OUT_OF_TIME
     final = search.best()
@@ -148,6 +155,7 @@ def tune_prepared(
         groups=groups,
         calls=measurer.evaluator_calls,
         walked=walked,
+        head=head,
     )
 
 
@@ -168,11 +176,6 @@ def _goal(prepared: Prepared, options: Options, evaluator: Evaluator | None) -> 
     if evaluator is not None:
         return Goal(min_score=options.min_score, budget_us=budget)
     return Goal(min_cosine=options.min_cosine, budget_us=budget)
-
-
-def _everything(prepared: Prepared) -> dict[str, str]:
-    """Every quantizer INT16, whatever the target can: the ceiling (hmct-spec 6.2, "true INT16")."""
-    return {calibration.name: "int16" for calibration in prepared.plan.calibrations}
 
 
 def duals(prepared: Prepared) -> dict[str, str]:
@@ -287,6 +290,15 @@ def _problems(prepared: Prepared, groups: SensitivityTable) -> dict[str, allocat
     return out
 
 
+def _head(search: Search, judge: Judge, int8: Evaluation, options: Options) -> Head | None:
+    """Run the subgraph in front of what fails, if anything does."""
+    outputs = blame.blamed(search.measurer, judge, int8)
+    head = find_head(search.measurer, judge, outputs, samples=options.samples) if outputs else None
+    if head is not None:
+        search.run("head", head.assignment)
+    return head
+
+
 def _search(
     search: Search,
     judge: Judge,
@@ -294,6 +306,7 @@ def _search(
     ranking: SensitivityTable,
     int8: Evaluation,
     int16: Evaluation,
+    samples: int,
 ) -> None:
     """Run the proposals; `Search.steps` holds what came of it."""
     goal = judge.goal
@@ -304,7 +317,7 @@ def _search(
             search.run("all dual-INT16", duals(prepared))
         search.ladder()
         search.refine()
-        search.walk(ranking)
+        search.walk(blame.narrowed(search.measurer, judge, ranking, int8, samples=samples))
         search.give_back()
     if goal.budget_us is not None:
         best = search.best()
@@ -333,6 +346,7 @@ def _report(
     groups: SensitivityTable,
     calls: int,
     walked: Step | None,
+    head: Head | None,
 ) -> Report:
     judge = search.judge
     steps = tuple(step.evaluation for step in search.steps)
@@ -344,6 +358,8 @@ def _report(
             reachable.append(cheapest.evaluation.name)
         reachable.append(max(steps, key=judge.quality).name)
     raised = story.raised(prepared, final.assignment, ranking)
+    # A subgraph stays one: the shortest configuration would name its nodes.
+    config = head.quant_config if head is not None and head.assignment == final.assignment else None
     return Report(
         model=prepared.name,
         march=prepared.target.march,
@@ -364,18 +380,21 @@ def _report(
         sensitivity=ranking,
         latency=prepared.latency,
         assignment=dict(final.assignment),
-        quant_config=quant_config(
+        quant_config=config
+        or quant_config(
             prepared.calibrated,
             prepared.plan,
             prepared.target,
             final.assignment,
             activation=prepared.activation,
+            like=prepared.config,
         ),
         search=options.search,
         method=options.method,
         evaluator_calls=calls,
         notes=story.notes(
             prepared, judge, outcome, int8=int8, int16=int16, ceiling=ceiling, raised=raised
-        ),
+        )
+        + story.diagnosis(judge, search.prefixes, int8=int8, int16=int16, ranking=ranking),
         walk_us=None if walked is None else walked.evaluation.time_us,
     )

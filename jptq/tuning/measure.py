@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -81,20 +81,10 @@ class Measurer:
         return dataclasses.replace(self._known[key], name=name, predicted_error=predicted)
 
     def _measured(self, key: str, assignment: Assignment) -> Evaluation:
-        prepared = self.prepared
         scores = self._scores(key, assignment)
-        int8 = prepared.all("int8")
-        return Evaluation(
-            name="",
-            scores=scores,
-            shares={n: _share(scores[n], self.float_scores[n]) for n in scores},
-            comparison=self._comparison(key, assignment),
-            time_us=prepared.latency.total_us(assignment),
-            macs_int16=prepared.latency.macs_share(assignment),
-            raised=sum(
-                any(assignment[c] != int8[c] for c in slots.calibrations)
-                for slots in prepared.plan.slots
-            ),
+        found = self._comparison(key, assignment)
+        return evaluation(
+            self.prepared, assignment, found, scores, self.float_scores if scores else {}
         )
 
     def _scores(self, key: str, assignment: Assignment | None) -> dict[str, float]:
@@ -114,9 +104,9 @@ class Measurer:
         stored = self.journal.load("comparison", self._identity, key)
         if stored is not None:
             return _comparison_from(stored)
-        comparison = self.compare(assignment)
-        self.journal.save("comparison", self._identity, key, content=dataclasses.asdict(comparison))
-        return comparison
+        found = self.compare(assignment)
+        self.journal.save("comparison", self._identity, key, content=dataclasses.asdict(found))
+        return found
 
     def compare(self, assignment: Assignment) -> Comparison:
         """Run all samples and compare every output with the float model's."""
@@ -126,18 +116,10 @@ class Measurer:
         for number, (feeds, count) in enumerate(runner.batches(samples)):
             reference = self._reference(number, feeds)
             found = runner.run(packed, feeds)
-            # Indices say little about an error: they are compared only if there is nothing else.
-            floats = [n for n, v in found.items() if np.issubdtype(v.dtype, np.floating)]
-            for name in floats or found:
+            for name in comparable(found):
                 moments = np.asarray(self._compare(reference[name], found[name]))
                 sums.setdefault(name, []).append(moments[:count])
-        outputs = []
-        for name, parts in sums.items():
-            size = int(np.prod(runner.program.shapes[name]))
-            values = similarity.evaluate(_COLUMNS, np.concatenate(parts), size)
-            spreads = [_spread(values[:, i]) for i in range(len(_COLUMNS))]
-            outputs.append(_output_error(name, spreads))
-        return Comparison(outputs=tuple(outputs), samples=len(samples))
+        return comparison(sums, runner.program.shapes)
 
     def _reference(self, number: int, feeds: Mapping[str, np.ndarray]) -> dict[str, Array]:
         runner = self.prepared.runner
@@ -152,6 +134,56 @@ class Measurer:
         return outputs
 
 
+def evaluation(
+    prepared: Prepared,
+    assignment: Assignment,
+    found: Comparison,
+    scores: Mapping[str, float],
+    float_scores: Mapping[str, float],
+) -> Evaluation:
+    """Return what was measured of an assignment, with its modelled time and INT16 work."""
+    int8 = prepared.all("int8")
+    return Evaluation(
+        name="",
+        scores=dict(scores),
+        shares={n: share_of(scores[n], float_scores[n]) for n in scores},
+        comparison=found,
+        time_us=prepared.latency.total_us(assignment),
+        macs_int16=prepared.latency.macs_share(assignment),
+        raised=sum(
+            any(assignment[c] != int8[c] for c in slots.calibrations)
+            for slots in prepared.plan.slots
+        ),
+    )
+
+
+def comparable(outputs: Mapping[str, Array]) -> list[str]:
+    """Return the outputs to compare: all floats, or all outputs if there are none.
+
+    Indices say little about an error: they are compared only if there is nothing else.
+    """
+    return [n for n, v in outputs.items() if np.issubdtype(v.dtype, np.floating)] or list(outputs)
+
+
+def comparison(
+    sums: Mapping[str, Sequence[np.ndarray]], shapes: Mapping[str, tuple[int, ...]]
+) -> Comparison:
+    """Return the errors of outputs from their moments.
+
+    Args:
+      sums: ``{output: float64[S, 7 + 2 C] per batch}``, see `similarity.moments`.
+      shapes: Of one sample's outputs.
+    """
+    outputs, samples = [], 0
+    for name, parts in sums.items():
+        joined = np.concatenate(parts)
+        samples = len(joined)
+        values = similarity.evaluate(_COLUMNS, joined, int(np.prod(shapes[name])))
+        spreads = [_spread(values[:, i]) for i in range(len(_COLUMNS))]
+        outputs.append(_output_error(name, spreads))
+    return Comparison(outputs=tuple(outputs), samples=samples)
+
+
 def _output_error(name: str, spreads: list[Spread]) -> OutputError:
     cosine, l1, l2, chebyshev, sqnr = spreads
     return OutputError(output=name, cosine=cosine, l1=l1, l2=l2, chebyshev=chebyshev, sqnr=sqnr)
@@ -163,7 +195,7 @@ def _spread(values: np.ndarray) -> Spread:
     return Spread(min=float(finite.min()), mean=float(finite.mean()), max=float(finite.max()))
 
 
-def _share(score: float, reference: float) -> float:
+def share_of(score: float, reference: float) -> float:
     """A score as a share of float; a float score of 0 is met by anything not below it."""
     if reference == 0:
         return 1.0 if score >= 0 else 0.0

@@ -9,20 +9,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jptq import __version__, files, ir, latency
-from jptq.calibration import Calibrated, activation_of, calibrate
+from jptq.calibration import activation_of, bias
 from jptq.data import Samples
 from jptq.engine import Batching, Runner, lower, memory
-from jptq.engine.layouts import canonical, convert
 from jptq.errors import DataError, ModelError
 from jptq.ir import Model
-from jptq.metrics import similarity
-from jptq.quant.assign import Assignment, Table, Thresholds, table, uniform
+from jptq.quant.assign import (
+    Assignment,
+    Table,
+    Thresholds,
+    accepted,
+    finest,
+    table,
+    uniform,
+)
 from jptq.quant.calibrated import (
     assignment_of,
     plan_of,
@@ -30,6 +33,7 @@ from jptq.quant.calibrated import (
     with_assignment,
     with_thresholds,
 )
+from jptq.quant.compensate import compensate
 from jptq.quant.config import Activation, Config, load_config
 from jptq.quant.export import without_quantizers
 from jptq.quant.placement import place
@@ -37,13 +41,26 @@ from jptq.quant.plan import Plan
 from jptq.quant.resolve import resolve
 from jptq.results import LatencyTable
 from jptq.targets import Target, load_target
+from jptq.tuning.calibrating import thresholds
+from jptq.tuning.correction import corrected
 from jptq.tuning.journal import Journal
+from jptq.tuning.scoring import FirstSample
 from jptq.tuning.source import is_calibrated, load_float, samples_of
 
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """``progress(step, done, total)``; a step is a few words for a person."""
+
+
+MARCH = "march"
+"""Metadata of a calibrated model: the target it was made for. The vendor's tools are not told."""
+
+METHOD = "calibration_method"
+"""Metadata of a calibrated model: the tag of the method that found its thresholds."""
+
+UNKNOWN_METHOD = "as in the model"
+"""Stands for the method of a calibrated model that does not say."""
 
 
 def quiet(step: str, done: int, total: int) -> None:
@@ -87,8 +104,11 @@ class Prepared:
 
     @cached_property
     def activation(self) -> Activation:
-        """The calibration settings that give these thresholds again, without a search."""
-        return activation_of(self.method)
+        """The calibration settings that give these thresholds again, without a search.
+
+        Nothing for a calibrated model that does not say how it was calibrated.
+        """
+        return Activation() if self.method == UNKNOWN_METHOD else activation_of(self.method)
 
     @cached_property
     def configured(self) -> Assignment:
@@ -109,7 +129,7 @@ def prepare(
     data: Path | str,
     *,
     march: str,
-    quant_config: Mapping[str, Any] | Path | str | None = None,
+    quant_config: Config | Mapping[str, Any] | Path | str | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     limit: int | None = None,
     batching: Batching | None = None,
@@ -136,6 +156,15 @@ def prepare(
     progress("load", 0, 1)
     floating, samples = load_float(path, data, input_shapes=input_shapes, limit=limit)
     progress("load", 1, 1)
+    floating = compensate(
+        floating,
+        config.compensations(),
+        target,
+        unmatched=config.unmatched,
+        where=config.where,
+    )
+    if config.bias_correction is not None:
+        floating = bias.with_biases(floating)
     identity = files.digest(
         "prepare", __version__, ir.to_bytes(floating), samples.digest, march, repr(config)
     )
@@ -151,22 +180,30 @@ def prepare(
     runner = Runner(placed, example, plan=plan, batching=batching)
     stored = journal.load_arrays("thresholds", identity)
     if stored is None:
-        found = _calibrate(runner, samples, target, config, progress)
+        found = thresholds(
+            runner,
+            samples,
+            target,
+            config,
+            progress=lambda done, total: progress("calibrate", done, total),
+        )
         memory.release()
-        calibrated, method = found.write(placed), found.method
+        calibrated, method, raised = found.write(placed), found.method, dict(found.types)
         journal.save_arrays(
             "thresholds",
             identity,
             arrays={f"t:{n}": t for n, t in found.thresholds.items()}
             | {f"a:{n}": np.asarray(True) for n in found.asymmetric}
             | {f"x:{n}": np.asarray(axis) for n, axis in found.axes.items()}
+            | {f"q:{n}": np.asarray(name) for n, name in found.types.items()}
             | {"method": np.asarray(method)},
         )
     else:
         named = {
             kind: {k[2:]: v for k, v in stored.items() if k.startswith(kind)}
-            for kind in ("t:", "a:", "x:")
+            for kind in ("t:", "a:", "x:", "q:")
         }
+        raised = {name: str(value) for name, value in named["q:"].items()}
         calibrated = with_thresholds(
             placed,
             named["t:"],
@@ -175,7 +212,29 @@ def prepare(
         )
         method = str(stored["method"])
     plan = plan_of(calibrated, target)
-    calibrated = with_assignment(calibrated, resolve(config, calibrated, plan, target))
+    types = dict(resolve(config, calibrated, plan, target))
+    for name, wanted in raised.items():
+        types[name] = finest([types[name], accepted(plan.calibration(name), wanted)])
+    calibrated = with_assignment(calibrated, types)
+    biases: dict[str, np.ndarray] = {}
+    if config.bias_correction is not None:
+        biases = journal.load_arrays("biases", identity) or dict(
+            corrected(
+                runner,
+                table(plan, thresholds_of(calibrated), types),
+                samples,
+                FirstSample(runner, example, target, config),
+                config.bias_correction,
+                progress=lambda done, total: progress("correct biases", done, total),
+            ).biases
+        )
+        journal.save_arrays("biases", identity, arrays=biases)
+        calibrated = dataclasses.replace(
+            calibrated, initializers={**calibrated.initializers, **biases}
+        )
+    calibrated = dataclasses.replace(
+        calibrated, metadata={**calibrated.metadata, MARCH: target.march, METHOD: method}
+    )
     return _assembled(
         path,
         target,
@@ -187,6 +246,7 @@ def prepare(
         batching=batching,
         measured_latency=measured_latency,
         identity=identity,
+        floats={name: floating.initializers[name] for name in biases},
     )
 
 
@@ -195,6 +255,7 @@ def from_calibrated(
     data: Path | str,
     *,
     march: str,
+    config: Config | None = None,
     batching: Batching | None = None,
     measured_latency: Path | None = None,
 ) -> Prepared:
@@ -204,6 +265,7 @@ def from_calibrated(
       path: ``calibrated_model.onnx`` of ours or of the vendor.
       data: Folder of samples.
       march: Target.
+      config: Types to give it instead of its own (``calibration_type: load``).
       batching: Bounds the samples of a program run.
       measured_latency: The user's per-node times (CSV or JSON).
 
@@ -211,22 +273,59 @@ def from_calibrated(
       ModelError: The file cannot be read or has no quantizers.
       DataError: The samples do not fit it.
     """
-    target = load_target(march)
     model = ir.load(path)
+    return take_up(
+        model,
+        samples_of(model, path, data, {}, None),
+        where=path,
+        march=march,
+        config=config,
+        batching=batching,
+        measured_latency=measured_latency,
+    )
+
+
+def take_up(
+    model: Model,
+    samples: Samples,
+    *,
+    where: Path,
+    march: str,
+    config: Config | None = None,
+    batching: Batching | None = None,
+    measured_latency: Path | None = None,
+) -> Prepared:
+    """Take up a calibrated model in memory, as `from_calibrated` does with a file.
+
+    Args:
+      model: A calibrated model; its input shapes become those of the first sample.
+      samples: Fit its inputs.
+      where: Its file, or a name that stands for one.
+      march: Target.
+      config: Types to give it instead of its own.
+      batching: Bounds the samples of a program run.
+      measured_latency: The user's per-node times (CSV or JSON).
+
+    Raises:
+      ModelError: The model has no quantizers.
+    """
     if not is_calibrated(model):
         raise ModelError(
-            "the model has no quantizers", where=str(path), hint="jptq calibrate makes them"
+            "the model has no quantizers", where=str(where), hint="jptq calibrate makes them"
         )
-    samples = samples_of(model, path, data, {}, None)
     model = ir.fix_inputs(model, {name: value.shape for name, value in samples[0].items()})
+    target = load_target(march)
+    if config is not None:
+        plan = plan_of(model, target)
+        model = with_assignment(model, resolve(config, model, plan, target))
     return _assembled(
-        path,
+        where,
         target,
-        Config(),
+        config or Config(),
         without_quantizers(model),
         model,
         samples,
-        method="as in the model",
+        method=model.metadata.get(METHOD, UNKNOWN_METHOD),
         batching=batching,
         measured_latency=measured_latency,
         identity=files.digest(
@@ -247,9 +346,10 @@ def _assembled(
     batching: Batching | None,
     measured_latency: Path | None,
     identity: str,
+    floats: Mapping[str, np.ndarray] | None = None,
 ) -> Prepared:
     plan = plan_of(calibrated, target)
-    runner = Runner(calibrated, samples[0], plan=plan, batching=batching)
+    runner = Runner(calibrated, samples[0], plan=plan, batching=batching, floats=floats)
     times = latency.model_latency(calibrated, plan, runner.program.shapes, target)
     if measured_latency is not None:
         times = latency.with_measured(
@@ -267,57 +367,6 @@ def _assembled(
         latency=times,
         runner=runner,
         digest=files.digest(identity, repr(times.to_json())),
-    )
-
-
-def _calibrate(
-    runner: Runner, samples: Samples, target: Target, config: Config, progress: Progress
-) -> Calibrated:
-    placed, plan = runner.model, runner.plan
-    assert plan is not None
-    example = samples[0]
-    reference = runner.forward(None)(example)
-
-    def score(found: Calibrated) -> float:
-        """Return the mean cosine of the outputs over the first sample (hmct-spec 2.4)."""
-        model = found.write(placed)
-        own = plan_of(model, target)
-        values = table(own, found.thresholds, resolve(config, model, own, target))
-        outputs = runner.forward(values)(example)
-        return float(np.mean([_cosine(reference[n], outputs[n]) for n in reference]))
-
-    return calibrate(
-        observer(runner),
-        placed,
-        plan,
-        samples,
-        activation=config.activation,
-        weight=config.weight,
-        score=score,
-        batch_size=runner.batch_for(memory.observed(runner.program)),
-        progress=lambda done, total: progress("calibrate", done, total),
-    )
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    sums = np.asarray(similarity.jitted(similarity.moments)(jnp.asarray(a), jnp.asarray(b)))
-    return float(similarity.evaluate(("cosine-similarity",), sums[None], a.size)[0, 0])
-
-
-def observer(runner: Runner) -> Callable[[Mapping[str, np.ndarray]], Mapping[str, Array]]:
-    """Return the function that calibration observes float tensors with, axes in ONNX's order."""
-    program = runner.program
-    plan = program.plan
-    assert plan is not None
-    names = tuple(dict.fromkeys(c.tensor for c in plan.calibrations if not c.constant))
-
-    def observe(packed: Mapping[str, Array], feeds: Mapping[str, Array]) -> dict[str, Array]:
-        found = program.run(packed, None, feeds, keep=names)
-        return {n: convert(v, program.perms[n], canonical(v.ndim)) for n, v in found.items()}
-
-    compiled = runner.compilations.jit("observe", jax.vmap(observe, in_axes=(None, 0)))
-    return lambda feeds: compiled(
-        runner.float_weights.weights, {n: feeds[n] for n in program.inputs}
     )
 
 

@@ -56,6 +56,7 @@ class Search:
 
     Attributes:
       steps: What was run, in order, without repetitions.
+      prefixes: What walks measured, by how many of the worst nodes were raised.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Search:
         self.deadline = deadline
         self.progress = progress
         self.steps: list[Step] = []
+        self.prefixes: dict[int, Evaluation] = {}
         self._mse = mse
         self._seen: set[tuple[tuple[str, str], ...]] = set()
 
@@ -197,6 +199,7 @@ class Search:
         while low < high:
             middle = (low + high) // 2
             found = self.run(f"worst {middle + 1}", self.prefix(order[: middle + 1], candidate))
+            self.prefixes[middle + 1] = found
             if self.judge.meets(found):
                 high = middle
             else:
@@ -208,6 +211,7 @@ class Search:
         for count in range(1, len(order) + 1):
             assignment = self.prefix(order[:count], candidate)
             found = self.run(f"worst {count}", assignment)
+            self.prefixes[count] = found
             if self.judge.meets(found):
                 return Step(assignment=assignment, evaluation=found)
         return None

@@ -71,6 +71,16 @@ def samples_of(
       ModelError: An input has no type or rank.
       DataError: The samples do not fit the inputs.
     """
+    expected = expected_of(model, path, given)
+    samples: Samples = load_samples(data, expected)
+    return samples if limit is None or limit >= len(samples) else First(samples, limit)
+
+
+def expected_of(
+    model: Model, path: Path, given: Mapping[str, tuple[int, ...]] | None = None
+) -> list[Expected]:
+    """Return what the samples of a model must look like; arguments and errors as `samples_of`."""
+    given = given or {}
     expected = []
     for tensor in model.inputs:
         if tensor.dtype is None or (tensor.shape is None and tensor.name not in given):
@@ -86,8 +96,7 @@ def samples_of(
                 shape=given.get(tensor.name, tensor.shape or ()),
             )
         )
-    samples: Samples = load_samples(data, expected)
-    return samples if limit is None or limit >= len(samples) else First(samples, limit)
+    return expected
 
 
 @dataclasses.dataclass(frozen=True)

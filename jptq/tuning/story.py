@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jptq.quant.assign import Assignment
 from jptq.results import Evaluation, Outcome, Raised, Report, SensitivityTable
+from jptq.tuning.advice import tie_advice
+from jptq.tuning.classify import of_steps
 from jptq.tuning.goal import Judge
 from jptq.tuning.prepare import Prepared
 
@@ -123,6 +125,33 @@ def notes(
             "published: " + ", ".join(assumed) + "."
         )
     return tuple(out)
+
+
+def diagnosis(
+    judge: Judge,
+    prefixes: Mapping[int, Evaluation],
+    *,
+    int8: Evaluation,
+    int16: Evaluation,
+    ranking: SensitivityTable,
+) -> tuple[str, ...]:
+    """Name the problem type, as far as what was run tells it, and how blunt the ranking is.
+
+    Args:
+      judge: Knows the goal.
+      prefixes: What walks measured, by how many of the worst nodes were raised.
+      int8: All-INT8.
+      int16: All-INT16.
+      ranking: Of nodes.
+    """
+    if not judge.goal.has_quality or judge.meets(int8):
+        return ()
+    kind = of_steps(judge, int8, int16, prefixes, len(ranking.rows))
+    ties = tie_advice(ranking)
+    return (
+        *([] if kind is None else [kind.verdict]),
+        *([] if ties is None else [ties.text]),
+    )
 
 
 def _leftovers(

@@ -220,27 +220,44 @@ def test_a_list_asks_for_the_product_of_its_values() -> None:
     ]
 
 
-def scores(by_tag: dict[str, float], default: float = 0.9):
-    def score(candidate: Calibrated) -> float:
-        return by_tag.get(candidate.method, default)
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """Scores by the method's tag; alone, by how near the thresholds are to wanted ones."""
 
-    return score
+    by_tag: dict[str, float]
+    default: float = 0.9
+    wanted: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def whole(self, found: Calibrated) -> dict[str, float]:
+        value = self.by_tag.get(found.method, self.default)
+        return {"cosine-similarity": value, "mse": 1.0 - value}
+
+    def alone(
+        self, found: Calibrated, names: tuple[str, ...], qtype: str | None = None
+    ) -> dict[str, float]:
+        off = max(abs(found.thresholds[n].max() - self.wanted.get(n, 0.0)) for n in names)
+        value = (1.0 if qtype else 0.998) - (0.0 if qtype else float(off) / 1000)
+        return {"cosine-similarity": value, "mse": 1.0 - value}
+
+
+def scores(by_tag: dict[str, float], default: float = 0.9) -> Judge:
+    return Judge(by_tag, default)
 
 
 def test_the_best_candidate_is_taken_the_first_among_equals() -> None:
-    result = found(Activation(), score=scores({"max": 0.95, "max:asymmetric": 0.95}))
+    result = found(Activation(), scorer=scores({"max": 0.95, "max:asymmetric": 0.95}))
     assert result.method == "max"
     assert len(result.trials) == 12
 
 
 def test_per_channel_is_not_tried_once_the_rest_is_good_enough() -> None:
-    result = found(Activation(), score=scores({"max": 0.996}))
+    result = found(Activation(), scorer=scores({"max": 0.996}))
     assert [trial.method for trial in result.trials if "per_channel" in trial.method] == []
     assert len(result.trials) == 6
 
 
 def test_a_score_that_is_no_number_loses_to_any_other() -> None:
-    result = found(Activation(), score=scores({"max:per_channel": -0.5}, default=float("nan")))
+    result = found(Activation(), scorer=scores({"max:per_channel": -0.5}, default=float("nan")))
     assert result.method == "max:per_channel"
 
 
@@ -262,13 +279,13 @@ def test_the_samples_are_read_twice_at_most() -> None:
     calibrate(run, model, plan, data, activation=MAX, batch_size=2)
     assert sorted(reads) == list(range(5))
     reads.clear()
-    calibrate(run, model, plan, data, score=scores({}), batch_size=2)
+    calibrate(run, model, plan, data, scorer=scores({}), batch_size=2)
     assert sorted(reads) == sorted([*range(5), *range(5)])
 
 
 def test_progress_ends_at_the_total() -> None:
     seen: list[tuple[int, int]] = []
-    found(Activation(), score=scores({}), batch_size=2, progress=lambda *at: seen.append(at))
+    found(Activation(), scorer=scores({}), batch_size=2, progress=lambda *at: seen.append(at))
     assert seen[0] == (2, 10)
     assert seen[-1] == (10, 10)
 

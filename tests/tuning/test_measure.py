@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jptq.tuning import Evaluator, Journal, Measurer, Prepared
-from jptq.tuning.measure import _share, _spread
+from jptq.tuning.measure import _spread, share_of
 from tests.tuning.networks import evaluator
 
 
@@ -16,14 +16,14 @@ from tests.tuning.networks import evaluator
     [(0.5, 1.0, 0.5), (1.2, 1.0, 1.2), (0.0, 0.0, 1.0), (0.1, 0.0, 1.0), (-0.1, 0.0, 0.0)],
 )
 def test_a_share_is_of_the_float_score(score: float, reference: float, want: float) -> None:
-    assert _share(score, reference) == pytest.approx(want)
+    assert share_of(score, reference) == pytest.approx(want)
 
 
 def test_a_score_below_zero_is_worse_the_further_it_falls() -> None:
     # A negative loss: -1.1 is 10 % worse than -1.0, as 0.9 is than 1.0.
-    assert _share(-1.0, -1.0) == pytest.approx(1.0)
-    assert _share(-1.1, -1.0) == pytest.approx(0.9)
-    assert _share(-0.9, -1.0) == pytest.approx(1.1)
+    assert share_of(-1.0, -1.0) == pytest.approx(1.0)
+    assert share_of(-1.1, -1.0) == pytest.approx(0.9)
+    assert share_of(-0.9, -1.0) == pytest.approx(1.1)
 
 
 def test_spreads_have_numbers_that_json_can_hold() -> None:

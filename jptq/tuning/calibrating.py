@@ -1,0 +1,68 @@
+"""Calibration of a placed graph: what it is observed with and what scores its thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+from jax import Array
+
+from jptq.calibration import Calibrated, calibrate
+from jptq.data import Samples
+from jptq.engine import Runner, memory
+from jptq.engine.layouts import canonical, convert
+from jptq.quant.config import Config
+from jptq.targets import Target
+from jptq.tuning.scoring import FirstSample
+
+
+def thresholds(
+    runner: Runner,
+    samples: Samples,
+    target: Target,
+    config: Config,
+    *,
+    progress: Callable[[int, int], None],
+) -> Calibrated:
+    """Return the thresholds that a configuration asks for.
+
+    Args:
+      runner: Of the placed graph.
+      samples: At least one.
+      target: Accelerator.
+      config: Methods and searches; its types are what a search scores.
+      progress: Called with the samples done and their number.
+    """
+    placed, plan = runner.model, runner.plan
+    assert plan is not None
+    return calibrate(
+        observer(runner),
+        placed,
+        plan,
+        samples,
+        activation=config.activation,
+        weight=config.weight,
+        modelwise=config.modelwise,
+        layerwise=config.layerwise,
+        scorer=FirstSample(runner, samples[0], target, config),
+        batch_size=runner.batch_for(memory.observed(runner.program)),
+        progress=progress,
+    )
+
+
+def observer(runner: Runner) -> Callable[[Mapping[str, np.ndarray]], Mapping[str, Array]]:
+    """Return the function that calibration observes float tensors with, axes in ONNX's order."""
+    program = runner.program
+    plan = program.plan
+    assert plan is not None
+    names = tuple(dict.fromkeys(c.tensor for c in plan.calibrations if not c.constant))
+
+    def observe(packed: Mapping[str, Array], feeds: Mapping[str, Array]) -> dict[str, Array]:
+        found = program.run(packed, None, feeds, keep=names)
+        return {n: convert(v, program.perms[n], canonical(v.ndim)) for n, v in found.items()}
+
+    compiled = runner.compilations.jit("observe", jax.vmap(observe, in_axes=(None, 0)))
+    return lambda feeds: compiled(
+        runner.float_weights.weights, {n: feeds[n] for n in program.inputs}
+    )
