@@ -77,6 +77,7 @@ smoke: setup ## the demo, end to end, into a folder that is thrown away
 docs: setup ## generate the tables and pages, build the site into site/
 	$(RUN) -m tools.docs.operators
 	$(RUN) -m tools.docs.commands
+	$(RUN) -m tools.docs.coverage
 	$(RUN) -m tools.bench.tables
 	$(RUN) -m mkdocs build --strict
 

@@ -15,7 +15,7 @@ from jptq.cli import flags
 from jptq.cli.main import COMMANDS
 from tools.bench.registry import BENCHES
 from tools.bench.tables import filled
-from tools.docs import commands, operators
+from tools.docs import commands, coverage, operators
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -26,7 +26,9 @@ MODULES = [
 ]
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
-_COMMAND = re.compile(r"(?:^\$ |[`(])(?:\.venv/bin/)?jptq (?P<name>[a-z]+)(?P<rest>[^`\n]*)", re.M)
+_COMMAND = re.compile(
+    r"(?:^\$ |[`(])(?:\.venv/bin/)?jptq (?P<name>[a-z]+(?:-[a-z]+)*)(?P<rest>[^`\n]*)", re.M
+)
 _FLAG = re.compile(r"--(?:no)?(?P<name>[a-z_0-9]+)")
 _LINK = re.compile(r"\]\((?P<target>[^)#:\s]+)(?:#[^)]*)?\)")
 
@@ -97,6 +99,17 @@ def test_the_page_of_operators_is_current() -> None:
 
 def test_the_page_of_commands_is_current() -> None:
     assert (ROOT / commands.PAGE).read_text(encoding="utf-8") == commands.page(), "run make docs"
+
+
+def test_every_row_of_the_tuning_chapter_has_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = coverage.marked(coverage.TESTS)
+    assert set(coverage.known_rows()) == set(found)
+
+
+def test_the_page_of_coverage_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert coverage.PAGE.read_text(encoding="utf-8") == coverage.page(), "run make docs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
