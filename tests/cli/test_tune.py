@@ -145,6 +145,8 @@ class Running:
         )
         self.calls = files.folder / "calls"
         self.calls.write_text("")
+        # What a shell starts in the background ignores SIGINT, and so would its children.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -166,9 +168,8 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # What a shell starts in the background ignores SIGINT, and so do its children.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+        signal.signal(signal.SIGINT, before)
 
     def ended(self) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=300)
