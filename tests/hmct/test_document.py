@@ -231,7 +231,7 @@ def test_an_output_table_is_printed_again_in_its_frame(name: str) -> None:
 
 
 @pytest.mark.seed("K")
-def test_five_metrics_of_lane_agree_on_the_direction_of_the_first() -> None:
+def test_every_metric_of_lane_is_read_under_its_own_heading() -> None:
     read = ranking("lane_int8_ranking")
     assert read.metrics == ("cosine-similarity", "mre", "mse", "sqnr", "chebyshev")
     assert read.score("Conv_3", "mse") == 27730.66992
