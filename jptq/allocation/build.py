@@ -9,9 +9,11 @@ import numpy as np
 
 from jptq.allocation.problem import FREE, INT16, Coupling, Group, Problem
 from jptq.errors import ConfigError, UnknownNameError
+from jptq.numerics.qtypes import QTYPES
+from jptq.quant.assign import finest
 from jptq.quant.plan import Plan
 from jptq.results import LatencyTable, SensitivityTable
-from jptq.results.latency import WIDTHS
+from jptq.results.latency import width
 from jptq.results.sensitivity import BETTER
 
 
@@ -75,7 +77,7 @@ def build(
             if needed and g not in needed and INT16 in groups[g].types:
                 couplings.append(Coupling(second=g, first=needed))
     for g, group in enumerate(groups):
-        used = [0, 1] if group.types == FREE else [int(group.types == (INT16,))]
+        used = [0, 1] if group.types == FREE else [int(width(group.types[0]) == INT16)]
         if group.types == ("float32",):
             errors[:, g] = 0.0
         elif not np.isfinite(errors[:, g, used]).all():
@@ -124,6 +126,9 @@ def _types(
     plan: Plan, names: Sequence[str], firsts: Mapping[str, list[tuple[str, ...]]]
 ) -> tuple[str, ...]:
     """Return the types that all members of a group take, int8 or int16, coarse to fine."""
+    kept = [kind for name in names if (kind := plan.calibration(name).pinned) is not None]
+    if kept:
+        return (finest(kept),)
     common = tuple(
         candidate
         for candidate in FREE
@@ -153,8 +158,8 @@ def _pinned(
     found: dict[int, tuple[str]] = {}
     for name, kind in pins.items():
         calibration = plan.calibration(name)
-        if kind not in WIDTHS:
-            raise UnknownNameError("type", kind, WIDTHS, where=f"pin of {name!r}")
+        if kind not in QTYPES:
+            raise UnknownNameError("type", kind, QTYPES, where=f"pin of {name!r}")
         dual = calibration.dual and kind == INT16
         if kind != "float32" and kind not in calibration.allowed and not dual:
             raise ConfigError(

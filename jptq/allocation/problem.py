@@ -12,8 +12,9 @@ from functools import cached_property
 import numpy as np
 
 from jptq.errors import ConfigError, UnknownNameError
+from jptq.numerics.qtypes import QTYPES
 from jptq.results import LatencyTable
-from jptq.results.latency import WIDTHS
+from jptq.results.latency import WIDTHS, width
 
 INT8, INT16, FLOAT32 = WIDTHS
 FREE = (INT8, INT16)
@@ -102,7 +103,8 @@ class Problem:
     Attributes:
       groups: G of them; every calibration of `latency` is in exactly one.
       errors: ``float64[O, G, 2]`` for int8 and int16, finite and not negative, in the unit of the
-        scores used. A group fixed to float32 has none: its entries are zero.
+        scores used. A group fixed to float32 has none: its entries are zero. One fixed to float16
+        is taken for int16, here and in its time.
       latency: Node times and boundaries.
       couplings: Hard constraints.
       weights: ``float64[O]``, not negative.
@@ -137,7 +139,7 @@ class Problem:
         if not np.isfinite(self.weights).all() or self.base_error.shape != (outputs,):
             raise ConfigError(f"weights and base errors must be {outputs} finite numbers")
         for group in self.groups:
-            if group.types != FREE and (len(group.types) != 1 or group.types[0] not in WIDTHS):
+            if group.types != FREE and (len(group.types) != 1 or group.types[0] not in QTYPES):
                 raise ConfigError(f"a group cannot choose among {group.types}", where=group.name)
         members = [name for group in self.groups for name in group.calibrations]
         if len(members) != len(self.group_of):
@@ -162,8 +164,8 @@ class Problem:
 
     @cached_property
     def fixed_int16(self) -> np.ndarray:
-        """``bool[G]``: the groups that are int16 in every choice."""
-        return np.array([group.types == (INT16,) for group in self.groups], bool)
+        """``bool[G]``: the groups that are int16, or as wide, in every choice."""
+        return np.array([set(map(width, g.types)) == {INT16} for g in self.groups], bool)
 
     @cached_property
     def cost(self) -> np.ndarray:
@@ -233,7 +235,7 @@ class Problem:
     def choice(self, assignment: Mapping[str, str]) -> np.ndarray:
         """Return ``bool[G]`` of an assignment over the groups."""
         types = [assignment[group.calibrations[0]] for group in self.groups]
-        return np.array([name == INT16 for name in types], bool)
+        return np.array([width(name) == INT16 for name in types], bool)
 
     def time_us(self, raised: np.ndarray) -> float:
         """Return the modelled time of a choice, exactly as the latency table tells it."""

@@ -11,6 +11,9 @@ jptq config diff A B
 prints the tensors whose type or thresholds differ. A and B are quant_configs (with --model),
 calibrated models, or ONNX models with QuantizeLinear and DequantizeLinear.
 
+Where a float model leaves an input's shape open, a batch is taken as 1; other lengths come from
+--input_shape or from the samples of --calibration_data.
+
 A quant_config is a dict in JSON, with comments or without, or in Python, or in the YAML file of
 the compile tool.
 """
@@ -41,6 +44,8 @@ FLAGS = (
     "against",
     "march",
     "input_shape",
+    "input_value",
+    "calibration_data",
     "only",
     "unmatched",
     "json",
@@ -63,15 +68,15 @@ def run(flags: FlagValues) -> int:
 
 def _explain(flags: FlagValues, files: Sequence[str]) -> int:
     _needed(flags, "explain", "model", "quant_config")
-    from jptq.api import steps
+    from jptq.api import timing
     from jptq.quant.calibrated import plan_of
     from jptq.quant.explain import summary
     from jptq.quant.resolve import explain
     from jptq.targets import load_target
 
     config, target = _config(flags, flags.quant_config), load_target(flags.march)
-    shapes = inputs.shapes(flags.input_shape)
-    model = steps.placed(flags.model, config, target, input_shapes=shapes)
+    given = _given(flags)
+    model = timing.placed(given, config, target, input_shapes=_shapes(flags, given))
     found = explain(config, model, plan_of(model, target), target)
     shown = [one for one in found if one.differs or flags.only is None]
     if flags.json:
@@ -90,7 +95,8 @@ def _lines(found: Iterable[Outcome]) -> Iterator[str]:
             # The node's name stands above.
             rule = one.rule.replace(f"node_config.{node}", "node_config")
             slot = f"{one.slot or 'node'} {'weight' if one.kind == 'weight' else ''}"
-            why = f"  {one.status}: {one.why}" if one.differs else ""
+            label = "" if one.why.startswith(f"{one.status} ") else f"{one.status}: "
+            why = f"  {label}{one.why}" if one.differs else ""
             yield f"  {slot:<14}{types:<18}{rule}{why}"
 
 
@@ -99,11 +105,12 @@ def _check(flags: FlagValues, files: Sequence[str]) -> int:
     from jptq import ir
     from jptq.quant.counterpart import missing
     from jptq.quant.export import without_quantizers
+    from jptq.targets import load_target
 
     config = _config(flags, flags.quant_config)
     theirs = without_quantizers(ir.load(flags.against))
     ours = None if flags.model is None else _optimized(flags)
-    found = missing(config, theirs, ours)
+    found = missing(config, theirs, load_target(flags.march), ours)
     if flags.json:
         output.print_json([one.to_json() for one in found])
     for one in () if flags.json else found:
@@ -123,10 +130,32 @@ def _optimized(flags: FlagValues) -> Model:
     from jptq import ir
     from jptq.quant.export import without_quantizers
 
-    model = ir.load(flags.model)
+    model = _given(flags)
     if any(node.is_calibration for node in model.nodes):
         return without_quantizers(model)
-    return ir.optimize(model, input_shapes=inputs.shapes(flags.input_shape))
+    return ir.optimize(model, input_shapes=_shapes(flags, model))
+
+
+def _given(flags: FlagValues) -> Model:
+    """Return the network, the inputs that the flags fix as constants."""
+    from jptq import ir
+
+    return ir.fix_values(ir.load(flags.model), inputs.values(flags.input_value))
+
+
+def _shapes(flags: FlagValues, model: Model) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of inputs that are given, found in samples, or open for the batch only."""
+    from jptq.tuning.source import samples_of
+
+    shapes = inputs.shapes(flags.input_shape)
+    if flags.calibration_data is not None:
+        samples = samples_of(model, Path(flags.model), flags.calibration_data, shapes, 1)
+        shapes = {name: value.shape for name, value in samples[0].items()} | shapes
+    for tensor in model.inputs:
+        batch, *lengths = tensor.shape or (1, None)
+        if not isinstance(batch, int) and all(isinstance(length, int) for length in lengths):
+            shapes.setdefault(tensor.name, (1, *(n for n in lengths if isinstance(n, int))))
+    return shapes
 
 
 def _diff(flags: FlagValues, files: Sequence[str]) -> int:
@@ -138,7 +167,14 @@ def _diff(flags: FlagValues, files: Sequence[str]) -> int:
         )
     from jptq.quant.difference import differences
 
-    found = differences(*(_states(flags, file) for file in files))
+    sides = [_states(flags, file) for file in files]
+    if not set(sides[0]) & set(sides[1]):
+        raise ConfigError(
+            "the two have no tensor in common",
+            where=" and ".join(files),
+            hint="give two quantizations of one network",
+        )
+    found = differences(*sides)
     if flags.json:
         output.print_json([one.to_json() for one in found])
         return 0
@@ -165,29 +201,31 @@ def _extent(state: State) -> str:
         return "none"
     if values.size == 1:
         return f"{values[0]:.6g}"
+    if state.asymmetric and values.size == 2:
+        return f"[{values[0]:.6g}, {values[1]:.6g}]"
     return f"{values.size} of {values.min():.6g} to {values.max():.6g}"
 
 
 def _states(flags: FlagValues, file: str) -> Mapping[str, State]:
     """Return what a model, or a configuration of ``--model``, quantizes tensors to."""
     from jptq import ir
-    from jptq.api import steps
+    from jptq.api import timing
     from jptq.quant.calibrated import plan_of
-    from jptq.quant.difference import states_of
+    from jptq.quant.difference import quantizes, states_of
     from jptq.quant.resolve import resolve
     from jptq.targets import load_target
 
     if Path(file).suffix == ".onnx":
-        found = states_of(ir.load(file))
-        if not found:
+        model = ir.load(file)
+        if not quantizes(model):
             raise ModelError(
                 "the model has no quantizers", where=file, hint="jptq calibrate makes them"
             )
-        return found
+        return states_of(model)
     _needed(flags, "diff of a quant_config", "model")
     config, target = _config(flags, file), load_target(flags.march)
-    shapes = inputs.shapes(flags.input_shape)
-    model = steps.placed(flags.model, config, target, input_shapes=shapes)
+    given = _given(flags)
+    model = timing.placed(given, config, target, input_shapes=_shapes(flags, given))
     return states_of(model, resolve(config, model, plan_of(model, target), target))
 
 

@@ -22,6 +22,8 @@ def run(flags: FlagValues) -> int:
     """Convert and write."""
     out = output.folder(inputs.beside(flags, "exported"))
     from jptq import ir
+    from jptq.numerics.qtypes import FLOAT16
+    from jptq.quant.calibrated import assignment_of
     from jptq.quant.export import to_qdq, without_quantizers
 
     model = ir.load(flags.model)
@@ -33,8 +35,10 @@ def run(flags: FlagValues) -> int:
     ir.save(without_quantizers(model), out / "optimized_float_model.onnx")
     ir.save(exported, out / "qdq_model.onnx")
     pairs = sum(node.op == "DequantizeLinear" for node in exported.nodes)
+    halves = sum(name == FLOAT16.name for name in assignment_of(model).values())
     output.print_text(
-        f"{pairs} quantizers written as QuantizeLinear and DequantizeLinear",
+        f"{pairs} quantizers written as QuantizeLinear and DequantizeLinear"
+        + (f", {halves} as casts to float16" if halves else ""),
         f"written to {out}: qdq_model.onnx, optimized_float_model.onnx",
     )
     return 0

@@ -1,4 +1,4 @@
-"""The integer grids that a quantizer can hold.
+"""The types that a quantizer can hold: integer grids, float16, and float32 for none.
 
 Source: hmct-spec 2.1. Ranges are the full two's complement ones; the scale divides the threshold
 by the largest positive integer, as the vendor's does.
@@ -46,11 +46,8 @@ INT16 = QType(name="int16", bits=16)
 FLOAT16 = QType(name="float16", bits=0)
 FLOAT32 = QType(name="float32", bits=0)
 
-QTYPES = {qtype.name: qtype for qtype in (INT8, INT16, FLOAT32)}
-"""What a configuration may set a quantizer to, from coarse to fine."""
-
-HELD = {qtype.name: qtype for qtype in (INT8, INT16, FLOAT16, FLOAT32)}
-"""What a quantizer may hold, from coarse to fine: float16 by an edit only, as a simulation."""
+QTYPES = {qtype.name: qtype for qtype in (INT8, INT16, FLOAT16, FLOAT32)}
+"""What a quantizer may hold, from coarse to fine."""
 
 DUAL_INT16 = "dual-int16"
 """A node's candidate: both operands int16 (Conv, ConvTranspose, MatMul, Gemm)."""
@@ -62,4 +59,4 @@ def qtype(name: str, *, where: str = "") -> QType:
     Raises:
       UnknownNameError: There is no such type.
     """
-    return lookup(HELD, name, "qtype", where=where)
+    return lookup(QTYPES, name, "qtype", where=where)

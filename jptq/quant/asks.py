@@ -9,6 +9,7 @@ from jptq.ir.model import Model
 from jptq.ir.paths import between
 from jptq.numerics.qtypes import DUAL_INT16, INT8, INT16
 from jptq.quant.config import EC, INT16_EC, Config
+from jptq.quant.pairs import pairs_of
 from jptq.quant.plan import Plan
 from jptq.quant.structure import structure_of
 
@@ -87,6 +88,8 @@ def named(config: Config, model: Model) -> dict[str, Named]:
                 output_rule=f"{rule}.OutputType",
             )
     for key, subgraph in config.subgraphs.items():
+        if not {*subgraph.inputs, *subgraph.outputs} <= model.by_name.keys():
+            continue  # `resolve` refuses it, or names what only error compensation makes
         for name in between(model, subgraph.inputs, subgraph.outputs):
             out[name] = Named(qtype=subgraph.qtype, rule=f"subgraph_config.{key}")
     for name, entry in config.nodes.items():
@@ -105,9 +108,13 @@ def named(config: Config, model: Model) -> dict[str, Named]:
 def asks_of(config: Config, model: Model, plan: Plan) -> tuple[Ask, ...]:
     """Return what every operand that reads a quantizer asks of it, in graph order."""
     entries = named(config, model)
+    # What ec leaves over is not compensated once more.
+    low = {pair.low.name for pair in pairs_of(model)}
     out = []
     for slots in plan.slots:
         entry = entries.get(slots.node, Named())
+        if entry.qtype == INT16_EC and slots.node in low:
+            entry = dataclasses.replace(entry, qtype=INT16.name)
         for index, name in slots.inputs.items():
             asked, rule, explicit = _input(config, entry, index)
             out.append(

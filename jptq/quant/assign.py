@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -10,7 +10,7 @@ from jax import Array
 
 from jptq.errors import ConfigError
 from jptq.numerics.affine import affine
-from jptq.numerics.qtypes import DUAL_INT16, FLOAT16, FLOAT32, HELD, INT16, qtype
+from jptq.numerics.qtypes import DUAL_INT16, FLOAT16, FLOAT32, INT16, QTYPES, qtype
 from jptq.pytree import pytree
 from jptq.quant.plan import Calibration, Plan
 
@@ -86,26 +86,38 @@ def table(plan: Plan, thresholds: Thresholds, assignment: Assignment) -> Table:
 
 def finest(names: Iterable[str]) -> str:
     """Return the finest of some types."""
-    return max(names, key=tuple(HELD).index)
+    return max(names, key=tuple(QTYPES).index)
+
+
+def fitting(names: Sequence[str], asked: str) -> str:
+    """Return the finest of some types that is no finer than what is asked, or the coarsest.
+
+    Args:
+      names: From coarse to fine.
+      asked: A type.
+    """
+    order = tuple(QTYPES)
+    return next((t for t in reversed(names) if order.index(t) <= order.index(asked)), names[0])
 
 
 def accepted(calibration: Calibration, name: str, *, dual: bool = False) -> str:
     """Return the type that a quantizer takes when ``name`` is asked of it.
 
     That is the finest accepted type which is not finer (int8 weights under all-int16, hmct-spec
-    6.2). ``float32`` is always accepted: the operator then leaves the accelerator.
+    6.2). ``float32`` is always accepted: the operator then leaves the accelerator. A pinned
+    quantizer keeps its type, whatever is asked.
 
     Args:
       calibration: The quantizer.
       name: What is asked.
       dual: It is asked of the second operand of a ``dual-int16`` node.
     """
-    order = tuple(HELD)
     asked = qtype(name, where=calibration.name).name
+    if calibration.pinned is not None:
+        return calibration.pinned
     if asked == FLOAT32.name or (dual and calibration.dual and asked == INT16.name):
         return asked
-    fitting = [t for t in calibration.allowed if order.index(t) <= order.index(asked)]
-    return fitting[-1] if fitting else calibration.allowed[0]
+    return fitting(calibration.allowed, asked)
 
 
 def uniform(plan: Plan, name: str) -> dict[str, str]:
@@ -114,12 +126,12 @@ def uniform(plan: Plan, name: str) -> dict[str, str]:
 
 
 def true_int16(plan: Plan) -> dict[str, str]:
-    """Return int16 for every quantizer, whatever the target can.
+    """Return int16 for every quantizer, whatever the target can; what is pinned keeps its type.
 
     No device runs it: it is the ceiling of what compensating the int8 leftovers can reach
     (hmct-spec 6.2).
     """
-    return {calibration.name: INT16.name for calibration in plan.calibrations}
+    return {one.name: one.pinned or INT16.name for one in plan.calibrations}
 
 
 def promote(assignment: Assignment, plan: Plan, nodes: Mapping[str, str]) -> dict[str, str]:

@@ -18,10 +18,11 @@ from jptq.numerics.affine import affine
 from jptq.numerics.qtypes import FLOAT32, qtype
 from jptq.ops import Kind
 from jptq.quant.compensate import derived_thresholds
-from jptq.quant.pairs import output_quantizer, pairs_of, quantizer, samples, samples_nearest
+from jptq.quant.pairs import halves_of
 from jptq.quant.plan import FEATURE, Calibration, Plan, Slots
 from jptq.quant.structure import Structure, structure_of
 from jptq.targets import Target
+from jptq.targets.operands import TYPES
 
 _DERIVED = ("scales", "zero_point")
 
@@ -40,8 +41,8 @@ def plan_of(model: Model, target: Target) -> Plan:
     structure = structure_of(model)
     inputs = _input_slots(structure)
     outputs = _output_slots(structure, inputs)
-    readers = _readers(structure, inputs, outputs)
-    halves = _halves(model)
+    readers = _readers(structure, inputs)
+    halves = halves_of(model)
     calibrations = tuple(
         _calibration(
             structure, node, readers.get(node.name, ()), target, compensated=node.name in halves
@@ -224,35 +225,15 @@ def _output_slots(structure: Structure, inputs: Mapping[str, Mapping[int, str]])
 
 
 def _readers(
-    structure: Structure,
-    inputs: Mapping[str, Mapping[int, str]],
-    outputs: Mapping[str, str],
+    structure: Structure, inputs: Mapping[str, Mapping[int, str]]
 ) -> dict[str, list[tuple[str, int]]]:
-    """Return ``{calibration: (operator type, input index) of all that decide on its type}``."""
+    """Return ``{calibration: (operator type, input index) of all that read it}``."""
     found: dict[str, list[tuple[str, int]]] = {}
     by_name = structure.model.by_name
     for node, slots in inputs.items():
         for index, name in slots.items():
             found.setdefault(name, []).append((by_name[node].op, index))
-    for node, name in outputs.items():
-        # An operator gives out the type that it takes in.
-        found.setdefault(name, []).append((by_name[node].op, 0))
     return found
-
-
-def _halves(model: Model) -> frozenset[str]:
-    """Return the quantizers of operands that were split in two, and of what is sampled from them.
-
-    The high part of a result keeps its int8 rounding unless sampling is nearest.
-    """
-    found = []
-    for pair in pairs_of(model):
-        found += [quantizer(model, node.inputs[pair.index]) for node in (pair.high, pair.low)]
-        if samples(model, pair.low):
-            found.append(output_quantizer(model, pair.low))
-        if samples_nearest(model, pair.high):
-            found.append(output_quantizer(model, pair.high))
-    return frozenset(node.name for node in found if node is not None)
 
 
 def _calibration(
@@ -267,7 +248,7 @@ def _calibration(
     source = structure.source(node.inputs[0])
     allowed = tuple(
         name
-        for name in target.operands.default.allowed
+        for name in TYPES
         if all(name in target.allowed(op_type, index) for op_type, index in readers)
         and (source is None or name in target.given_out(source.op))
     )

@@ -34,6 +34,8 @@ from jptq.ir.edit import replace_node, unique_name
 from jptq.ir.model import HORIZON, Attribute, Model, Node
 from jptq.numerics.affine import affine, clean_thresholds
 from jptq.numerics.qtypes import INT8
+from jptq.quant.asks import named
+from jptq.quant.config import INT16_EC, Config
 from jptq.quant.config_keys import Unmatched
 from jptq.quant.pairs import (
     LOW,
@@ -83,6 +85,29 @@ def compensate(
     return model
 
 
+def compensations(config: Config, model: Model, target: Target) -> dict[str, int]:
+    """Return ``{node: input index}`` of the operands of a model that a configuration compensates.
+
+    ``int16-ec`` of an operator type is for those of its nodes that have such an operand and that
+    no more particular rule is about.
+
+    Args:
+      config: What asks.
+      model: An optimized float model, or one that is split already; names that it does not have
+        stay, for `compensate` to refuse.
+      target: Says which operands can be compensated.
+    """
+    asked = config.compensations()
+    low = {pair.low.name for pair in pairs_of(model)}
+    for name, entry in named(config, model).items():
+        if entry.qtype != INT16_EC or 1 in entry.inputs or name in {*asked, *low}:
+            continue
+        node = model.by_name[name]
+        if len(node.inputs) > 1 and target.ec(node.op, 1) and _splits(model, node, 1):
+            asked[name] = 1
+    return asked
+
+
 def derived_thresholds(model: Model) -> dict[str, dict[str, Attribute]]:
     """Return the thresholds of split operands that follow from others.
 
@@ -124,14 +149,21 @@ def _checked(model: Model, name: str, index: int, target: Target, *, where: str)
         )
     if f"{name}{LOW}" in model.by_name or name.removesuffix(LOW) in model.by_name.keys() - {name}:
         raise ConfigError("the node is one half of a compensated one", where=where)
-    constant = model.initializers.get(node.inputs[index])
-    if constant is not None and (index not in _weights(model, node) or constant.dtype != "float32"):
+    if not _splits(model, node, index):
         raise ConfigError(
             f"input{index} is a constant that has no weight's grid",
             where=where,
             hint="leave it out: only float32 weights and computed tensors are compensated",
         )
     return node
+
+
+def _splits(model: Model, node: Node, index: int) -> bool:
+    """Tell whether an operand is computed, or a float32 weight."""
+    source = quantizer(model, node.inputs[index])
+    name = node.inputs[index] if source is None else source.inputs[0]
+    constant = model.initializers.get(name)
+    return constant is None or (index in _weights(model, node) and constant.dtype == "float32")
 
 
 def _weights(model: Model, node: Node) -> Mapping[int, int]:

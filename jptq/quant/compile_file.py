@@ -1,6 +1,7 @@
 """What the YAML file of the vendor's compile tool says on precision.
 
-Keys that are not about accuracy (inputs, compiler) are not looked at. Source: hmct-spec 4.4.
+What changes the network there and not here is named in a warning; so is a word that means nothing
+here. Keys of the compiler are not looked at. Source: hmct-spec 4.4.
 """
 
 from __future__ import annotations
@@ -16,25 +17,36 @@ from jptq.quant.config_keys import Unmatched, unknown
 
 _logger = logging.getLogger(__name__)
 
-_SECTIONS = (
-    "model_parameters",
-    "input_parameters",
-    "calibration_parameters",
-    "compiler_parameters",
-)
-_CALIBRATION = (
-    "cal_data_dir",
-    "cal_data_type",
-    "calibration_type",
-    "max_percentile",
-    "per_channel",
-    "asymmetric",
-    "optimization",
-    "preprocess_on",
-    "quant_config",
-    "run_on_bpu",
-    "run_on_cpu",
-)
+_MODEL, _INPUT, _CALIBRATION = "model_parameters", "input_parameters", "calibration_parameters"
+_SECTIONS = (_MODEL, _INPUT, _CALIBRATION, "compiler_parameters", "custom_op")
+_KEYS = {
+    _MODEL: (
+        *("onnx_model", "caffe_model", "prototxt", "march", "working_dir", "log_level"),
+        *("output_model_file_prefix", "output_nodes", "remove_node_type", "remove_node_name"),
+        *("node_info", "debug_mode", "layer_out_dump"),
+    ),
+    _CALIBRATION: (
+        *("cal_data_dir", "cal_data_type", "preprocess_on", "calibration_type", "max_percentile"),
+        *("per_channel", "asymmetric", "optimization", "quant_config", "run_on_bpu", "run_on_cpu"),
+    ),
+}
+"""Keys of the sections that are looked at."""
+
+_ENDS = "the ends of the network stay as the file has them; cut it before"
+_AS_IT_IS = "samples are taken as the network takes them, nothing is put before it"
+_NOT_APPLIED = {
+    _MODEL: dict.fromkeys(("output_nodes", "remove_node_type", "remove_node_name"), _ENDS),
+    _INPUT: dict.fromkeys(("mean_value", "scale_value", "std_value"), _AS_IT_IS),
+    _CALIBRATION: {
+        "preprocess_on": _AS_IT_IS,
+        "cal_data_type": "a file of bare bytes holds the type of the network's input",
+    },
+}
+"""Keys that change what is computed there and not here, and what is so instead."""
+
+_IDLE = ((), ("False",), ("float32",))
+"""Values of such keys that change nothing."""
+
 _DUMP = "dump_calibration_data"
 
 
@@ -78,43 +90,61 @@ def compile_file(content: object, *, unmatched: Unmatched = "error", where: str)
 
     Args:
       content: The whole file.
-      unmatched: What happens to keys of ``calibration_parameters`` that do not exist.
+      unmatched: What happens to sections, and to keys of the model and of the calibration, that do
+        not exist.
       where: Its name, for messages.
 
     Raises:
-      ConfigError: A section or an entry is malformed; `UnknownNameError` for a key of
-        ``calibration_parameters`` that does not exist.
+      ConfigError: A section or an entry is malformed; `UnknownNameError` for one that does not
+        exist.
     """
     sections = _table(content, where=where)
+    for name in sections:
+        if name not in _SECTIONS:
+            unknown(UnknownNameError("section", str(name), _SECTIONS, where=where), unmatched)
     at = {name: f"{where}: {name}" for name in _SECTIONS}
-    model = _table(sections.get("model_parameters"), where=at["model_parameters"])
-    calibration = _table(sections.get("calibration_parameters"), where=at["calibration_parameters"])
-    for key in calibration:
-        if key not in _CALIBRATION:
-            error = UnknownNameError(
-                "key", str(key), _CALIBRATION, where=at["calibration_parameters"]
-            )
-            unknown(error, unmatched)
+    tables = {name: _table(sections.get(name), where=at[name]) for name in _NOT_APPLIED}
+    for name, keys in _KEYS.items():
+        for key in tables[name]:
+            if key not in keys:
+                unknown(UnknownNameError("key", str(key), keys, where=at[name]), unmatched)
+    _name_what_is_not_applied(tables, at)
+    model, calibration = tables[_MODEL], tables[_CALIBRATION]
     given = calibration.get("quant_config")
     named = str(given) if isinstance(given, str) and given else None
-    override = _optimization(calibration, where=at["calibration_parameters"])
+    override = _optimization(calibration, unmatched=unmatched, where=at[_CALIBRATION])
     nodes: dict[str, Any] = {
         name: {"ON": place}
         for key, place in (("run_on_bpu", "BPU"), ("run_on_cpu", "CPU"))
         for name in _words(calibration.get(key))
     }
-    nodes.update(_node_info(model.get("node_info"), where=f"{at['model_parameters']}.node_info"))
+    nodes.update(_node_info(model.get("node_info"), where=f"{at[_MODEL]}.node_info"))
     march, network = model.get("march"), model.get("onnx_model")
     return CompileFile(
         model=None if network is None else str(network),
         march=None if march is None else str(march),
         calibration_data=_words(calibration.get("cal_data_dir")),
         dump_calibration_data=_DUMP in _words(model.get("debug_mode")),
-        base={} if named else _table(given, where=f"{at['calibration_parameters']}.quant_config"),
+        base={} if named else _table(given, where=f"{at[_CALIBRATION]}.quant_config"),
         quant_config_file=named,
         fallback=_fallback(calibration),
         override=_merged(override, {"node_config": nodes} if nodes else {}),
     )
+
+
+def _name_what_is_not_applied(
+    tables: Mapping[str, Mapping[str, Any]], at: Mapping[str, str]
+) -> None:
+    for name, reasons in _NOT_APPLIED.items():
+        table = tables[name]
+        for key, instead in reasons.items():
+            words = _words(table.get(key))
+            idle = words in _IDLE or (
+                name == _INPUT and table.get("norm_type", "") == "no_preprocess"
+            )
+            if not idle:
+                shown = ";".join(words)
+                _logger.warning("%s.%s: %r is not applied: %s", at[name], key, shown, instead)
 
 
 def _fallback(calibration: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,13 +158,25 @@ def _fallback(calibration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _OPTIMIZATION = re.compile(
-    r"set_(?P<what>all_nodes|model_output|(?P<op>\w+)_(?P<side>input|output))_"
+    r"set_(?P<what>all_nodes|model_output|(?P<op>[A-Z]\w*)_(?P<side>input|output))_"
     r"(?P<type>int8|int16|float16|float32)"
 )
 
 
-def _optimization(calibration: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+_WORDS = {"run_fast": "nothing is left out here", "skip_": "the graph is optimized as a whole"}
+"""Beginnings of words that mean nothing here, and what is so instead."""
+
+_EXAMPLES = (
+    *("asymmetric", "bias_correction", "run_fast", "set_all_nodes_int16", "set_model_output_int8"),
+    *("set_model_output_int16", "set_Conv_input_int16", "set_Conv_output_int16"),
+)
+
+
+def _optimization(
+    calibration: Mapping[str, Any], *, unmatched: Unmatched, where: str
+) -> dict[str, Any]:
     """Return what the words of ``optimization`` mean."""
+    where = f"{where}.optimization"
     model: dict[str, Any] = {}
     ops: dict[str, dict[str, str]] = {}
     for word in _words(calibration.get("optimization")):
@@ -143,8 +185,11 @@ def _optimization(calibration: Mapping[str, Any], *, where: str) -> dict[str, An
             model["activation"] = {"asymmetric": True}
         elif match is None and word == "bias_correction":
             model["weight"] = {"bias_correction": {}}
+        elif match is None and word.startswith(tuple(_WORDS)):
+            instead = next(text for start, text in _WORDS.items() if word.startswith(start))
+            _logger.warning("%s: %r is not applied: %s", where, word, instead)
         elif match is None:
-            _logger.warning("%s.optimization: %r is about speed or unknown; ignored", where, word)
+            unknown(UnknownNameError("word", word, _EXAMPLES, where=where), unmatched)
         elif match["op"] is not None:
             side = {"input": "InputType", "output": "OutputType"}[match["side"]]
             ops.setdefault(match["op"], {})[side] = match["type"]

@@ -176,6 +176,7 @@ class Config:
       ops: By operator type.
       subgraphs: By their free names, in the order of the file.
       nodes: By node name.
+      march: Target that the file names beside it, if any.
       unmatched: What happens to names that the model does not have.
       where: The file, for errors.
     """
@@ -190,13 +191,25 @@ class Config:
     ops: Mapping[str, NodeTypes] = dataclasses.field(default_factory=dict)
     subgraphs: Mapping[str, Subgraph] = dataclasses.field(default_factory=dict)
     nodes: Mapping[str, NodeTypes] = dataclasses.field(default_factory=dict)
+    march: str | None = None
     unmatched: Unmatched = "error"
     where: str = ""
 
     def compensations(self) -> dict[str, int]:
-        """Return ``{node: input index}`` of the operands that error compensation is asked for."""
+        """Return ``{node: input index}`` of what ``node_config`` compensates.
+
+        `jptq.quant.compensate.compensations` adds what ``op_config`` does to a model.
+        """
         found = ((name, entry.compensated) for name, entry in self.nodes.items())
         return {name: index for name, index in found if index is not None}
+
+    def compensating(self, operands: Mapping[str, int]) -> Config:
+        """Return the configuration that also asks ``ec`` of ``{node: input index}``."""
+        nodes = dict(self.nodes)
+        for name, index in operands.items():
+            entry = nodes.get(name, NodeTypes())
+            nodes[name] = dataclasses.replace(entry, inputs={**entry.inputs, index: EC})
+        return dataclasses.replace(self, nodes=nodes)
 
 
 def load_config(
@@ -219,10 +232,10 @@ def load_config(
     if isinstance(source, Config):
         return source
     if isinstance(source, Mapping):
-        content, where = source, "quant_config"
-    else:
-        content, where = read_file(Path(source), unmatched=unmatched), str(source)
-    return _config(content, unmatched=unmatched, where=where)
+        return _config(source, unmatched=unmatched, where="quant_config")
+    content, march = read_file(Path(source), unmatched=unmatched)
+    found = _config(content, unmatched=unmatched, where=str(source))
+    return dataclasses.replace(found, march=march)
 
 
 def _config(content: object, *, unmatched: Unmatched, where: str) -> Config:
@@ -244,7 +257,7 @@ def _config(content: object, *, unmatched: Unmatched, where: str) -> Config:
         modelwise=None if whole is None or layers is not None else _modelwise(whole, where=at),
         layerwise=None if layers is None else _layerwise(layers, where=at),
         ops={
-            name: _node_types(entry, where=f"{where}: op_config.{name}", extra=(DUAL_INT16,))
+            name: _node_types(entry, where=f"{where}: op_config.{name}")
             for name, entry in levels.get("op_config", {}).items()
         },
         subgraphs={
@@ -252,9 +265,7 @@ def _config(content: object, *, unmatched: Unmatched, where: str) -> Config:
             for name, entry in levels.get("subgraph_config", {}).items()
         },
         nodes={
-            name: _node_types(
-                entry, where=f"{where}: node_config.{name}", extra=(DUAL_INT16, INT16_EC)
-            )
+            name: _node_types(entry, where=f"{where}: node_config.{name}")
             for name, entry in levels.get("node_config", {}).items()
         },
         unmatched=unmatched,
@@ -320,11 +331,11 @@ def _subgraph(table: Mapping[str, Any], *, where: str) -> Subgraph:
     return Subgraph(**ends, qtype=one_of(types, "type")(table.get("qtype"), "qtype", where))
 
 
-def _node_types(table: Mapping[str, Any], *, where: str, extra: tuple[str, ...]) -> NodeTypes:
+def _node_types(table: Mapping[str, Any], *, where: str) -> NodeTypes:
     qtype = None
     for key in ("InputType", "qtype"):
         if key in table:
-            qtype = _qtype(table[key], key, where, extra)
+            qtype = _qtype(table[key], key, where, (DUAL_INT16, INT16_EC))
     if not table:
         raise ConfigError("no type is given", where=where, hint='{"qtype": "int16"}, for instance')
     if "ON" in table and one_of(("BPU", "CPU"), "place")(table["ON"], "ON", where) == "CPU":

@@ -75,7 +75,8 @@ def _known(
     content: object, keys: Mapping[str, Any], *, unmatched: Unmatched, where: str
 ) -> dict[str, Any]:
     if not isinstance(content, Mapping):
-        raise ConfigError("an object {...} is expected", where=where)
+        given = "a list" if isinstance(content, list | tuple) else f"{content!s:.40}"
+        raise ConfigError(f"an object {{...}} is expected, not {given}", where=where)
     out: dict[str, Any] = {}
     for key, value in content.items():
         name = key if "*" not in keys else "*"

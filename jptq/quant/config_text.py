@@ -13,14 +13,14 @@ import dataclasses
 import json
 import logging
 import re
-from collections import Counter
+import warnings
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from jptq.errors import StorageError
+from jptq.errors import ConfigError, StorageError
 from jptq.quant.compile_file import CompileFile, compile_file, is_compile_file
 from jptq.quant.config_keys import Unmatched
 
@@ -29,12 +29,15 @@ _logger = logging.getLogger(__name__)
 YAML = (".yaml", ".yml")
 
 
-def read_file(path: Path, *, unmatched: Unmatched = "error") -> Any:
+def read_file(path: Path, *, unmatched: Unmatched = "error") -> tuple[Any, str | None]:
     """Return the content of a quant_config file; of a compile file, what it says on precision.
 
     Args:
       path: The file.
       unmatched: What happens to keys of a compile file that do not exist.
+
+    Returns:
+      The content, and the target that a compile file names.
 
     Raises:
       StorageError: The file cannot be read or has none of the forms.
@@ -42,8 +45,9 @@ def read_file(path: Path, *, unmatched: Unmatched = "error") -> Any:
     """
     content = parse(_text(path), where=str(path), form="yaml" if path.suffix in YAML else "literal")
     if not is_compile_file(content):
-        return content
-    return load_compile_file(path, unmatched=unmatched).quant_config
+        return content, None
+    found = _compile_file(content, path, unmatched=unmatched)
+    return found.quant_config, found.march
 
 
 def load_compile_file(path: Path, *, unmatched: Unmatched = "error") -> CompileFile:
@@ -55,12 +59,20 @@ def load_compile_file(path: Path, *, unmatched: Unmatched = "error") -> CompileF
       StorageError: A file cannot be read or is not YAML.
       ConfigError: It is malformed.
     """
-    content = parse(_text(path), where=str(path), form="yaml")
+    return _compile_file(
+        parse(_text(path), where=str(path), form="yaml"), path, unmatched=unmatched
+    )
+
+
+def _compile_file(content: object, path: Path, *, unmatched: Unmatched) -> CompileFile:
     found = compile_file(content, unmatched=unmatched, where=str(path))
     if found.quant_config_file is None:
         return found
     named = path.parent / found.quant_config_file
-    return dataclasses.replace(found, base=read_file(named), quant_config_file=None)
+    base, _ = read_file(named)
+    if not isinstance(base, Mapping):
+        raise ConfigError("an object {...} is expected", where=str(named))
+    return dataclasses.replace(found, base=base, quant_config_file=None)
 
 
 def parse(text: str, *, where: str, form: str = "literal") -> Any:
@@ -77,13 +89,18 @@ def parse(text: str, *, where: str, form: str = "literal") -> Any:
     if form == "yaml":
         return _yaml(text, where=where)
     plain = strip_comments(text)
+    if not plain.strip():
+        raise _empty(where)
     pairs = _Pairs()
     try:
         content = json.loads(plain, object_pairs_hook=pairs.table)
     except (ValueError, RecursionError) as error:
         return _python(plain, where=where, json_error=error)
-    for key in pairs.twice:
-        _warn_twice(key, where=where)
+    if pairs.twice:
+        try:
+            _warn_of_duplicates(_parsed(plain, where=where), where=where)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            _logger.warning("%s: a key stands twice in one table; the last one counts", where)
     return content
 
 
@@ -99,27 +116,45 @@ def strip_comments(text: str) -> str:
 
 
 class _Pairs:
-    """Builds tables from pairs and keeps the keys that stand twice in one."""
+    """Builds tables from pairs and notes whether a key stands twice in one."""
 
     def __init__(self) -> None:
-        self.twice: list[str] = []
+        self.twice = False
 
     def table(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        counts = Counter(key for key, _ in pairs)
-        self.twice += [key for key, count in counts.items() if count > 1]
-        return dict(pairs)
+        built = dict(pairs)
+        self.twice |= len(built) < len(pairs)
+        return built
 
 
-def _warn_twice(key: object, *, where: str, line: int | None = None) -> None:
-    at = where if line is None else f"{where}, line {line}"
-    _logger.warning("%s: %r stands twice in one table; the last one counts", at, key)
+def _warn_repeated(keys: Iterable[tuple[Hashable, int]], *, where: str) -> None:
+    """Name each key of a table that stands in it more than once; `keys` are keys and lines."""
+    lines: dict[Hashable, list[int]] = {}
+    for key, line in keys:
+        lines.setdefault(key, []).append(line)
+    for key, found in lines.items():
+        if len(found) > 1:
+            times = "twice" if len(found) == 2 else f"{len(found)} times"
+            text = "%s, line %d: %r stands %s in one table; the last one counts"
+            _logger.warning(text, where, found[-1], key, times)
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"cannot read {path}", why=str(error)) from error
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise StorageError(f"cannot read {path}", why=error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise StorageError(
+            f"{path} is not UTF-8 text", why=str(error), hint="save it as UTF-8"
+        ) from error
+
+
+def _empty(where: str) -> StorageError:
+    return StorageError(f"{where} is empty", hint='{"model_config": {"all_node_type": "int8"}}')
+
+
+_DEEP = "it is nested too deeply"
 
 
 # --- Python
@@ -138,10 +173,8 @@ class _JsonNames(ast.NodeTransformer):
 
 def _python(text: str, *, where: str, json_error: Exception) -> Any:
     """Return the value of a Python literal, alone or assigned to a name."""
-    # The first line may be indented; messages still name the lines of the file.
-    above = text[: len(text) - len(text.lstrip())].count("\n")
     try:
-        found = _literal(ast.parse("\n" * above + text.strip(), filename=where).body)
+        found = _literal(_parsed(text, where=where).body)
         if found is not None:
             tree = _JsonNames().visit(found)
             value = ast.literal_eval(tree)
@@ -152,10 +185,19 @@ def _python(text: str, *, where: str, json_error: Exception) -> Any:
             _warn_of_duplicates(tree, where=where)
             return value
         python_error = ValueError("there is no quant_config = {...} in it")
+    said = _said(json_error), _said(python_error)
     raise StorageError(
         f"{where} is neither JSON nor a Python literal",
-        why=f"as JSON: {json_error}; as Python: {_first_line(python_error)}",
+        why=said[0] if said[0] == said[1] else f"as JSON: {said[0]}; as Python: {said[1]}",
     ) from python_error
+
+
+def _parsed(text: str, *, where: str) -> ast.Module:
+    # The first line may be indented; messages still name the lines of the file.
+    above = text[: len(text) - len(text.lstrip())].count("\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of JSON's escapes: "\/"
+        return ast.parse("\n" * above + text.strip(), filename=where)
 
 
 def _literal(statements: Iterable[ast.stmt]) -> ast.expr | None:
@@ -177,18 +219,25 @@ def _literal(statements: Iterable[ast.stmt]) -> ast.expr | None:
 
 def _warn_of_duplicates(tree: ast.AST, *, where: str) -> None:
     for table in ast.walk(tree):
-        if not isinstance(table, ast.Dict):
-            continue
-        seen = set()
-        for key in table.keys:
-            name = ast.literal_eval(key) if key is not None else None
-            if name in seen and key is not None:
-                _warn_twice(name, where=where, line=key.lineno)
-            seen.add(name)
+        if isinstance(table, ast.Dict):
+            keys = ((ast.literal_eval(key), key.lineno) for key in table.keys if key is not None)
+            _warn_repeated(keys, where=where)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _said(error: Exception) -> str:
+    """Return what is wrong and on which line, without the interpreter's own words for it."""
+    if isinstance(error, RecursionError) or "too many nested" in str(error):
+        return _DEEP
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno}: {error.msg}"
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {error.msg}"
+    text = str(error).partition("\n")[0]
+    found = re.match(r"malformed node or string(?: on (line \d+))?", text)
+    if found is None:
+        return text
+    at = f"{found[1]}: " if found[1] else ""
+    return f"{at}it holds more than text, numbers, lists and tables"
 
 
 # --- YAML
@@ -204,11 +253,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Build a table; a key that stands twice is named."""
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                _warn_twice(key.value, where=self.name, line=key.start_mark.line + 1)
-            seen.add(key.value)
+        keys = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        found = ((key.value, key.start_mark.line + 1) for key in keys)
+        _warn_repeated(found, where=self.name)
         return super().construct_mapping(node, deep)
 
 
@@ -221,7 +268,17 @@ def _yaml(text: str, *, where: str) -> Any:
     try:
         loader = _Loader(text)
         loader.name = where
-        return loader.get_single_data()
-    except (yaml.YAMLError, RecursionError) as error:
+        content = loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = "" if mark is None else f"line {mark.line + 1}: "
+        why = " ".join(filter(None, (error.context, error.problem)))
+        raise StorageError(f"{where} is not YAML", why=f"{at}{why}") from error
+    except RecursionError as error:
+        raise StorageError(f"{where} is not YAML", why=_DEEP) from error
+    except (yaml.YAMLError, ValueError) as error:
         why = " ".join(str(error).split())
         raise StorageError(f"{where} is not YAML", why=why) from error
+    if content is None:
+        raise _empty(where)
+    return content

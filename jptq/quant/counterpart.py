@@ -1,7 +1,8 @@
 """Names of a configuration that another graph does not have, with their likeliest counterparts.
 
 Two optimizers name what they make differently. A node is told by more than its name: its operator
-type, the types before and behind it, and the shapes of its constants.
+type, the types before and behind it, the shapes of its constants, and how many of its type come
+before it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,23 @@ import dataclasses
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jptq.ir.model import Model, Node
+from jptq.quant.compensate import compensations
 from jptq.quant.config import Config
 from jptq.quant.pairs import LOW
+from jptq.targets import Target
 
-_WEIGHTS = {"name": 0.3, "type": 0.25, "constants": 0.25, "producers": 0.1, "consumers": 0.1}
+_WEIGHTS = {
+    "name": 0.25,
+    "type": 0.2,
+    "constants": 0.2,
+    "place": 0.2,
+    "producers": 0.1,
+    "consumers": 0.1,
+}
 """What each kind of evidence counts; a score is their sum over what there is evidence of."""
 
 _LEAST = 0.6
@@ -47,7 +57,9 @@ class Missing:
         return dataclasses.asdict(self)
 
 
-def missing(config: Config, theirs: Model, ours: Model | None = None) -> tuple[Missing, ...]:
+def missing(
+    config: Config, theirs: Model, target: Target, ours: Model | None = None
+) -> tuple[Missing, ...]:
     """Return the names of nodes in a configuration that a graph does not have.
 
     ``<node>_split_low`` counts as present where the configuration compensates the node.
@@ -55,19 +67,24 @@ def missing(config: Config, theirs: Model, ours: Model | None = None) -> tuple[M
     Args:
       config: What names nodes.
       theirs: Optimized float graph of the tool that is to read the configuration.
+      target: Says which operands can be compensated.
       ours: The graph that the configuration was written for: tells of a node's surroundings.
     """
-    split = {f"{name}{LOW}" for name in config.compensations() if name in theirs.by_name}
+    asked = compensations(config, theirs, target)
+    split = {f"{name}{LOW}" for name in asked if name in theirs.by_name}
     present = {node.name for node in theirs.operators()} | split
     # A node that both graphs have is no counterpart of another one.
     taken = set() if ours is None else {node.name for node in ours.operators()}
     free = [node for node in theirs.operators() if node.name not in taken]
+    places = tuple({} if model is None else _places(model) for model in (ours, theirs))
     found = []
     for where, name in _names(config):
         if name in present:
             continue
         node = None if ours is None else ours.by_name.get(name)
-        ranked = [(*_score(name, node, ours, other, theirs), other.name) for other in free]
+        op = _guessed(name) if node is None else node.op
+        alike = [other for other in free if other.op == op] or free
+        ranked = [(*_score(name, node, ours, other, theirs, places), other.name) for other in alike]
         score, why, best = max(ranked, key=lambda one: one[0], default=(0.0, "", ""))
         if score < _LEAST:
             found.append(Missing(name=name, where=where))
@@ -86,8 +103,21 @@ def _names(config: Config) -> Iterator[tuple[str, str]]:
         yield "node_config", name
 
 
+def _places(model: Model) -> dict[str, tuple[int, int]]:
+    """Return, for each node, how many of its type come before it, and how many there are."""
+    of_type: dict[str, list[str]] = {}
+    for node in model.operators():
+        of_type.setdefault(node.op, []).append(node.name)
+    return {name: (i, len(names)) for names in of_type.values() for i, name in enumerate(names)}
+
+
 def _score(
-    name: str, node: Node | None, ours: Model | None, other: Node, theirs: Model
+    name: str,
+    node: Node | None,
+    ours: Model | None,
+    other: Node,
+    theirs: Model,
+    places: Sequence[Mapping[str, tuple[int, int]]],
 ) -> tuple[float, str]:
     """Return how alike two nodes are, and in what they agree."""
     alike = {"name": difflib.SequenceMatcher(None, name, other.name, autojunk=False).ratio()}
@@ -97,6 +127,11 @@ def _score(
         alike["type"] = float(op == other.op)
         notes["type"] = f"same type {other.op}"
     if node is not None and ours is not None:
+        (before, count), (other_before, other_count) = places[0][name], places[1][other.name]
+        away = abs(before * other_count / count - other_before)
+        alike["place"] = float(op == other.op) / (1 + away)
+        if away == 0:
+            notes["place"] = f"number {other_before + 1} of its type"
         constants = _constants(node, ours)
         if constants or _constants(other, theirs):
             alike["constants"] = float(constants == _constants(other, theirs))

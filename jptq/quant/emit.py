@@ -48,6 +48,7 @@ def quant_config(
       ConfigError: No configuration gives the assignment (int16 weights of nodes whose features
         are int8, for instance); the quantizers are named.
     """
+    plan = plan.unpinned
     candidates = [
         _on_top_of(base, model, plan, target, assignment, _calibration(activation, like))
         for base in QTYPES

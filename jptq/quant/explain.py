@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jptq.ir.model import Model
-from jptq.numerics.qtypes import DUAL_INT16, QTYPES
+from jptq.numerics.qtypes import DUAL_INT16
 from jptq.quant.asks import OUTPUT, Ask
-from jptq.quant.assign import Assignment, accepted
+from jptq.quant.assign import Assignment, accepted, fitting
 from jptq.quant.config import EC, TYPES, Config
-from jptq.quant.pairs import LOW
+from jptq.quant.pairs import LOW, Pair, halves_of, samples_nearest
 from jptq.quant.plan import Calibration, Plan
 from jptq.quant.structure import Structure, structure_of
 from jptq.targets import Target
@@ -20,9 +20,9 @@ from jptq.targets import Target
 APPLIED, LEFTOVER, SHARED, REFUSED = "applied", "leftover", "shared", "refused"
 _STATUS = {
     APPLIED: "as asked for",
-    SHARED: "take the type that another reader of their tensor needs",
-    LEFTOVER: "cannot take the type of a rule for many",
-    REFUSED: "asked for, but not applied",
+    SHARED: "shared: the type that another reader of their tensor needs",
+    LEFTOVER: "leftover: of a rule for many, which they cannot follow",
+    REFUSED: "refused: asked for, but not applied",
 }
 
 NO_QUANTIZER = "-"
@@ -90,8 +90,8 @@ def outcomes(
     readers: dict[str, list[Ask]] = {}
     for ask in asks:
         readers.setdefault(ask.calibration, []).append(ask)
-    structure = structure_of(model)
-    found = [_outcome(ask, structure, plan, target, readers, assignment) for ask in asks]
+    structure, halves = structure_of(model), halves_of(model)
+    found = [_outcome(ask, structure, halves, plan, target, readers, assignment) for ask in asks]
     reached = {one.node for one in found if one.applied == one.asked and one.rule != "default"}
     return (
         *(_weighed(one, ask, reached) for one, ask in zip(found, asks, strict=True)),
@@ -102,6 +102,7 @@ def outcomes(
 def _outcome(
     ask: Ask,
     structure: Structure,
+    halves: Mapping[str, Pair],
     plan: Plan,
     target: Target,
     readers: Mapping[str, Sequence[Ask]],
@@ -114,7 +115,7 @@ def _outcome(
     cause, why = "", ""
     if applied != ask.asked:
         cause, why = _reason(
-            ask, calibration, structure, target, readers[calibration.name], applied
+            ask, calibration, structure, halves, target, readers[calibration.name], applied
         )
     return Outcome(
         node=ask.node,
@@ -135,35 +136,42 @@ def _reason(
     ask: Ask,
     calibration: Calibration,
     structure: Structure,
+    halves: Mapping[str, Pair],
     target: Target,
     readers: Sequence[Ask],
     applied: str,
 ) -> tuple[str, str]:
     """Return a word and a clause that say why a quantizer is not what one operand asks for."""
     if ask.asked == EC:
-        return "no split", f"the graph has no {ask.node}{LOW} (only a float model is split)"
-    if ask.asked not in QTYPES:
-        return "type", f"{target.march} does not compute in {ask.asked}"
+        return "no split", (
+            f"the calibrated model has no {ask.node}{LOW}; calibrate the float model with this "
+            "quant_config"
+        )
     if accepted(calibration, ask.asked, dual=ask.dual) != applied:
         return "shared", "shared with " + _first(
             f"{other.node}, which asks for {other.asked}"
             for other in readers
             if other.node != ask.node and other.explicit
         )
-    if ask.asked not in _types(ask, target):
-        return "operand", f"{_operand(ask)} accepts {_list(_types(ask, target))} only" + (
-            f" ({_ways(ask, target)})" if ask.slot != OUTPUT else ""
+    if calibration.name in halves:
+        pair = halves[calibration.name]
+        return "half", (
+            f"one of the two int8 halves that ec makes of {pair.high.name}.input{pair.index}, "
+            "together about as fine as int16"
         )
-    others = [
+    # Several may refuse what is asked; the reason is who takes no more than what is applied.
+    if fitting(_types(ask, target), ask.asked) == applied:
+        return "operand", _limit(ask, target)
+    source = structure.source(calibration.tensor)
+    if source is not None and fitting(target.given_out(source.op), ask.asked) == applied:
+        given = f"{source.name} ({source.op}) gives out {_list(target.given_out(source.op))} only"
+        nearest = target.ec(source.op, 0) and samples_nearest(structure.model, source)
+        return "source", f"{given} (ec of its input0 would raise it)" if nearest else given
+    return "reader", "shared with " + _first(
         f"{other.node}, whose {other.slot} accepts {_list(_types(other, target))} only"
         for other in readers
-        if ask.asked not in _types(other, target)
-    ]
-    source = structure.source(calibration.tensor)
-    if source is not None and ask.asked not in target.given_out(source.op):
-        given = _list(target.given_out(source.op))
-        return "source", f"{source.name} ({source.op}) gives out {given} only"
-    return "reader", "shared with " + _first(others)
+        if fitting(_types(other, target), ask.asked) == applied
+    )
 
 
 def _weighed(outcome: Outcome, ask: Ask, reached: Collection[str]) -> Outcome:
@@ -178,7 +186,7 @@ def _weighed(outcome: Outcome, ask: Ask, reached: Collection[str]) -> Outcome:
     if not ask.explicit and (outcome.cause == "shared" or raised):
         return dataclasses.replace(outcome, status=SHARED)
     wide = not ask.rule.startswith(("node_config", "op_config")) or ask.node in reached
-    if outcome.cause in ("operand", "reader", "source") and wide and not ask.own:
+    if outcome.cause in ("operand", "reader", "source", "half") and wide and not ask.own:
         return dataclasses.replace(outcome, status=LEFTOVER)
     return outcome
 
@@ -218,16 +226,24 @@ def _without_quantizers(config: Config, model: Model, plan: Plan) -> Iterator[Ou
 
 
 def summary(found: Sequence[Outcome]) -> str:
-    """Return a line that counts the outcomes."""
+    """Return a line that counts the outcomes; that nothing is refused is said too."""
     counts = Counter(one.status for one in found)
-    parts = (f"{counts[status]} {text}" for status, text in _STATUS.items())
-    return f"{len(found)} operands: " + ", ".join(parts)
+    parts = (
+        f"{counts[status]} {text}"
+        for status, text in _STATUS.items()
+        if counts[status] or status == REFUSED
+    )
+    return f"{len(found)} operands; " + "; ".join(parts)
 
 
 def refusals(found: Sequence[Outcome]) -> Iterator[str]:
-    """Yield a line for each kind of reason why something is not applied."""
+    """Yield a line for each kind of reason why something is not applied.
+
+    That both halves of a compensated operand are int8 is as it should be.
+    """
     for status, text in ((REFUSED, "is not applied to"), (LEFTOVER, "does not reach")):
         kept = [one for one in found if one.status == status]
+        kept = [one for one in kept if (status, one.cause) != (LEFTOVER, "half")]
         for cause in dict.fromkeys(one.cause for one in kept):
             group = [one for one in kept if one.cause == cause]
             first = group[0]
@@ -240,22 +256,20 @@ def refusals(found: Sequence[Outcome]) -> Iterator[str]:
 
 
 def _types(ask: Ask, target: Target) -> tuple[str, ...]:
-    """Return the integer types that an operand accepts, that an operator gives out."""
+    """Return the types that an operand accepts, or that an operator gives out."""
     if ask.slot == OUTPUT:
         return target.given_out(ask.op)
     return target.allowed(ask.op, ask.index)
 
 
-def _operand(ask: Ask) -> str:
-    return f"the {OUTPUT} of {ask.op}" if ask.slot == OUTPUT else f"{ask.slot} of {ask.op}"
-
-
-def _ways(ask: Ask, target: Target) -> str:
-    """Say what would make an operand finer after all."""
-    split = ask.node.endswith(LOW)
-    ways = [EC] if target.ec(ask.op, ask.index) and not split else []
+def _limit(ask: Ask, target: Target) -> str:
+    """Say what an operand accepts, and what would make it finer after all."""
+    if ask.slot == OUTPUT:
+        return f"{ask.op} gives out {_list(_types(ask, target))} only"
+    types = f"{ask.slot} of {ask.op} accepts {_list(_types(ask, target))} only"
+    ways = [EC] if target.ec(ask.op, ask.index) else []
     ways += [DUAL_INT16] if target.dual(ask.op, ask.index) else []
-    return f"{' or '.join(ways)} would raise it" if ways else f"on {target.march}"
+    return f"{types} ({' or '.join(ways)} would raise it)" if ways else f"{types} on {target.march}"
 
 
 def _list(words: Iterable[str]) -> str:

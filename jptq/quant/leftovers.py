@@ -32,13 +32,14 @@ class Leftover:
 def leftovers(plan: Plan, target: Target) -> tuple[Leftover, ...]:
     """Return the quantizers that stay int8 under ``all_node_type`` int16, in graph order.
 
-    The halves of what is compensated already are left out.
+    The halves of what is compensated already are left out; so is what a configuration pins to a
+    type of its own.
 
     Source: hmct-spec 6.2.
     """
     found = []
     for calibration in plan.calibrations:
-        if INT16.name in calibration.allowed or calibration.compensated:
+        if INT16.name in calibration.allowed or calibration.compensated or calibration.pinned:
             continue
         repairs = {}
         for node in plan.owners[calibration.name]:

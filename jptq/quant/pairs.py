@@ -54,6 +54,22 @@ def pairs_of(model: Model) -> tuple[Pair, ...]:
     return tuple(found)
 
 
+def halves_of(model: Model) -> dict[str, Pair]:
+    """Return ``{quantizer: pair}`` of operands that were split, and of what is sampled from them.
+
+    The high part of a result keeps its int8 rounding unless sampling is nearest.
+    """
+    found: dict[str, Pair] = {}
+    for pair in pairs_of(model):
+        held = [quantizer(model, node.inputs[pair.index]) for node in (pair.high, pair.low)]
+        if samples(model, pair.low):
+            held.append(output_quantizer(model, pair.low))
+        if samples_nearest(model, pair.high):
+            held.append(output_quantizer(model, pair.high))
+        found.update({node.name: pair for node in held if node is not None})
+    return found
+
+
 def quantizer(model: Model, tensor: str) -> Node | None:
     """Return the quantizer that writes a tensor, if one does."""
     producer = model.producers.get(tensor)

@@ -7,7 +7,7 @@ state that passes between commands (design 1).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 from jptq.errors import UnknownNameError
@@ -33,6 +33,8 @@ class Calibration:
       constant: The tensor is an initializer.
       compensated: It is one half of an operand that was split (`jptq.quant.compensate`), or of
         what is sampled from one: int16 would gain nothing here.
+      pinned: Type that a configuration names for it, which no search changes; None leaves the
+        choice among `allowed`.
     """
 
     name: str
@@ -46,6 +48,12 @@ class Calibration:
     dual: bool = False
     constant: bool = False
     compensated: bool = False
+    pinned: str | None = None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The types that a search may give it under a plain ``qtype``, from coarse to fine."""
+        return self.allowed if self.pinned is None else (self.pinned,)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,6 +139,23 @@ class Plan:
             raise UnknownNameError("node with quantizers", node, self.by_node)
         return self.by_node[node]
 
+    def pinned(self, types: Mapping[str, str]) -> Plan:
+        """Return the plan in which some quantizers keep a type, see `Calibration.pinned`."""
+        return self._with(lambda one: dataclasses.replace(one, pinned=types.get(one.name)))
+
+    @cached_property
+    def unpinned(self) -> Plan:
+        """The plan with all that the target allows."""
+        return self.pinned({})
+
+    @cached_property
+    def without_dual(self) -> Plan:
+        """The plan in which second operands stay what a plain ``qtype`` makes them."""
+        return self._with(lambda one: dataclasses.replace(one, dual=False))
+
+    def _with(self, change: Callable[[Calibration], Calibration]) -> Plan:
+        return dataclasses.replace(self, calibrations=tuple(map(change, self.calibrations)))
+
     @cached_property
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """Calibrations that change their type together, in graph order; each is in one group.
@@ -141,10 +166,10 @@ class Plan:
         """
         leader = {calibration.name: calibration.name for calibration in self.calibrations}
         for slots in self.slots:
-            if slots.output is None or "int16" not in self.calibration(slots.output).allowed:
+            if slots.output is None or "int16" not in self.calibration(slots.output).choices:
                 continue
             for name in slots.calibrations:
-                if "int16" in self.calibration(name).allowed and name != slots.output:
+                if "int16" in self.calibration(name).choices and name != slots.output:
                     leader[slots.output] = leader[name]
                     break
         members: dict[str, list[str]] = {}

@@ -12,7 +12,8 @@ from jptq.ir.paths import between
 from jptq.numerics.qtypes import DUAL_INT16
 from jptq.quant.asks import DEFAULT, OUTPUT, Ask, asks_of
 from jptq.quant.assign import Assignment, accepted, finest
-from jptq.quant.config import INT16_EC, Config, Subgraph
+from jptq.quant.compensate import compensations
+from jptq.quant.config import EC, INT16_EC, Config, Subgraph
 from jptq.quant.config_keys import unknown
 from jptq.quant.explain import Outcome, outcomes, refusals
 from jptq.quant.pairs import LOW
@@ -46,9 +47,11 @@ def resolve(
 
     Raises:
       UnknownNameError: A node does not exist.
-      ConfigError: A type, an input or a path is impossible.
+      ConfigError: A type, an input or a path is impossible; or error compensation is asked for
+        that the model does not have.
     """
-    asks, assignment = _resolved(config, model, plan, target, report=report)
+    asks, assignment = _resolved(config, model, plan.unpinned, target, report=report)
+    _refuse_unsplit(config, model, target)
     if report:
         for line in refusals(outcomes(config, model, plan, target, asks, assignment)):
             _logger.warning("%s%s", f"{config.where}: " if config.where else "", line)
@@ -57,14 +60,35 @@ def resolve(
 
 def explain(config: Config, model: Model, plan: Plan, target: Target) -> tuple[Outcome, ...]:
     """Return what becomes of every operand under a configuration; arguments as `resolve`."""
-    asks, assignment = _resolved(config, model, plan, target, report=True)
+    asks, assignment = _resolved(config, model, plan.unpinned, target, report=True)
     return outcomes(config, model, plan, target, asks, assignment)
+
+
+def pins(config: Config, model: Model, plan: Plan, target: Target) -> dict[str, str]:
+    """Return what a search has to leave alone: the types that a configuration names for nodes.
+
+    Those are the types that ``node_config``, ``subgraph_config``, ``op_config`` and
+    ``model_output_type`` give; ``all_node_type`` names none. Arguments as `resolve`.
+
+    Returns:
+      ``{calibration: type}``.
+    """
+    asks, assignment = _resolved(config, model, plan.unpinned, target, report=False)
+    # A compensated operand is int8 by its nature, not by a choice.
+    named = {ask.calibration for ask in asks if ask.explicit and ask.asked != EC}
+    # The output of a node of which single inputs are named takes the type that they leave it.
+    owned = {ask.node for ask in asks if ask.own}
+    named |= {ask.calibration for ask in asks if ask.slot == OUTPUT and ask.node in owned}
+    return {name: kind for name, kind in assignment.items() if name in named}
 
 
 def _resolved(
     config: Config, model: Model, plan: Plan, target: Target, *, report: bool
 ) -> tuple[tuple[Ask, ...], dict[str, str]]:
-    config = _matched(config, model, target, level=logging.WARNING if report else logging.DEBUG)
+    level = logging.WARNING if report else logging.DEBUG
+    if config.march not in (None, target.march):
+        _logger.log(level, "%s is for %s, not %s", config.where, config.march, target.march)
+    config = _matched(config, model, target, level=level)
     _check(config, model, target)
     asks = asks_of(config, model, plan)
     return asks, _decided(config, plan, asks)
@@ -93,6 +117,18 @@ def _decided(config: Config, plan: Plan, asks: Sequence[Ask]) -> dict[str, str]:
     return out
 
 
+def _refuse_unsplit(config: Config, model: Model, target: Target) -> None:
+    """Refuse error compensation that was not built in before the quantizers were placed."""
+    for name in compensations(config, model, target):
+        if f"{name}{LOW}" not in model.by_name and name in model.by_name:
+            raise ConfigError(
+                f"ec of {name!r} cannot be built into a calibrated model",
+                where=config.where,
+                why="it adds an operator, whose quantizers and thresholds only calibration gives",
+                hint="give the float model with this quant_config, or leave the ec out",
+            )
+
+
 def _matched(config: Config, model: Model, target: Target, *, level: int) -> Config:
     """Return the configuration without names that do not exist, if these are only to be warned of.
 
@@ -104,7 +140,15 @@ def _matched(config: Config, model: Model, target: Target, *, level: int) -> Con
     for op_type in config.ops:
         if op_type not in present:
             # The vendor's own published configurations name types that are not there.
-            _logger.log(level, "op_config names %s, which the model does not have", op_type)
+            error = UnknownNameError("operator type", op_type, sorted(present))
+            hint = f"; {error.hint}" if error.hint else ""
+            _logger.log(
+                level,
+                "%sop_config names %s, which the model does not have%s",
+                f"{config.where}: " if config.where else "",
+                op_type,
+                hint,
+            )
 
     def missing(error: ConfigError) -> None:
         unknown(error, config.unmatched, level=level)
@@ -150,21 +194,16 @@ def _check(config: Config, model: Model, target: Target) -> None:
     """Refuse types that an operator cannot have and subgraphs without a path."""
     duals = set(target.operands.dual_ops)
     for op_type, entry in config.ops.items():
-        if entry.qtype == DUAL_INT16 and op_type not in duals:
-            raise _not_dual(op_type, duals, where=f"{config.where}: op_config.{op_type}")
+        if entry.qtype in (DUAL_INT16, INT16_EC) and op_type not in duals:
+            where = f"{config.where}: op_config.{op_type}"
+            raise _not_a_product(op_type, entry.qtype, duals, where=where)
     for key, subgraph in config.subgraphs.items():
         _check_paths(model, subgraph, where=f"{config.where}: subgraph_config.{key}")
     for name, entry in config.nodes.items():
         where = f"{config.where}: node_config.{name}"
         op_type = model.by_name[name].op
-        if entry.qtype == DUAL_INT16 and op_type not in duals:
-            raise _not_dual(op_type, duals, where=where)
-        if entry.qtype == INT16_EC and op_type not in duals:
-            raise ConfigError(
-                f"{op_type} has no {INT16_EC}",
-                where=where,
-                hint=f"only {', '.join(sorted(duals))} have; use int16",
-            )
+        if entry.qtype in (DUAL_INT16, INT16_EC) and op_type not in duals:
+            raise _not_a_product(op_type, entry.qtype, duals, where=where)
         if entry.compensated is not None and not target.ec(op_type, entry.compensated):
             taken = [f"input{index} of {op}" for op, index in target.operands.ec_operands]
             raise ConfigError(
@@ -183,9 +222,11 @@ def _check_paths(model: Model, subgraph: Subgraph, *, where: str) -> None:
             raise ConfigError(f"no path leads from the inputs to {name!r}", where=where)
 
 
-def _not_dual(op_type: str, duals: Iterable[str], *, where: str) -> ConfigError:
+def _not_a_product(
+    op_type: str, qtype: str | None, products: Iterable[str], *, where: str
+) -> ConfigError:
     return ConfigError(
-        f"{op_type} has no {DUAL_INT16}",
+        f"{op_type} has no {qtype}",
         where=where,
-        hint=f"only {', '.join(sorted(duals))} multiply two int16 operands; use int16",
+        hint=f"only {', '.join(sorted(products))}, which multiply two operands, have; use int16",
     )

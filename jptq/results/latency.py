@@ -17,7 +17,15 @@ CANDIDATES = ("int8", "int16", "dual-int16", "float32")
 int16, as ``dual-int16`` if both operands of its matrix product are."""
 
 WIDTHS = ("int8", "int16", "float32")
-"""Types of a calibration, from narrow to wide."""
+"""Types by which a calibration is timed, from narrow to wide."""
+
+
+def width(qtype: str) -> str:
+    """Return the type as long as which another one takes.
+
+    float16 counts as int16: only the vector unit computes in it, on as many bytes an element.
+    """
+    return "int16" if qtype == "float16" else qtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,8 +58,8 @@ class NodeTime:
 
     def candidate(self, assignment: Mapping[str, str]) -> str:
         """Return what the node runs as under an assignment of types to calibrations."""
-        first = {assignment[name] for name in self.first}
-        second = {assignment[name] for name in self.second}
+        first = {width(assignment[name]) for name in self.first}
+        second = {width(assignment[name]) for name in self.second}
         if "float32" in first or "float32" in second:
             return "float32"
         if "int16" in second and ("int16" in first or not first):
@@ -80,8 +88,8 @@ class Boundary:
 
     def crossed(self, assignment: Mapping[str, str]) -> bool:
         """Tell whether an assignment pays for this boundary."""
-        computed = max((WIDTHS.index(assignment[name]) for name in self.first), default=0)
-        return WIDTHS.index(assignment[self.second]) > computed
+        computed = max((WIDTHS.index(width(assignment[name])) for name in self.first), default=0)
+        return WIDTHS.index(width(assignment[self.second])) > computed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

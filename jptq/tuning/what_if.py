@@ -147,7 +147,7 @@ class WhatIf:
             ("segments", segments),
             lambda: Segmented(runner.program, segments, runner.compilations),
         )
-        self._changer = Changer(prepared.calibrated, prepared.plan, prepared.target.march)
+        self._changer = Changer(prepared.calibrated, prepared.plan.unpinned, prepared.target.march)
         self._compare = similarity.jitted(jax.vmap(similarity.moments))
         self._float_scores: Mapping[str, float] = {}
         self._given = Setting(assignment=prepared.configured, thresholds=prepared.thresholds)

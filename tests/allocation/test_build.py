@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from jptq.allocation import Coupling, build, milp
+from jptq.allocation import SOLVERS, Coupling, build, milp
 from jptq.errors import ConfigError, UnknownNameError
 from jptq.quant.plan import Calibration, Plan, Slots
 from jptq.results import LatencyTable, NodeTime, SensitivityTable
@@ -98,6 +100,26 @@ def test_a_pin_holds_for_the_whole_group() -> None:
     problem = build(PLAN, LATENCY, scores(), pins={"x": "float32"})
     assert problem.time_us(problem.lowest()) == 9.0 + 9.0 + 1.0
     assert problem.errors[0, 0].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_float16_is_kept_and_taken_for_int16(solver: str) -> None:
+    plan = dataclasses.replace(
+        PLAN,
+        calibrations=tuple(
+            dataclasses.replace(one, allowed=(*BOTH, "float16")) if one.name in "xy" else one
+            for one in PLAN.calibrations
+        ),
+    )
+    for problem in (
+        build(plan.pinned({"x": "float16", "y": "float16"}), LATENCY, scores()),
+        build(plan, LATENCY, scores(), pins={"x": "float16", "y": "float16"}),
+    ):
+        found = SOLVERS[solver](problem, 1e9).assignment
+        assert found == {"x": "float16", "y": "float16", "w": "int16", "r": "int8"}
+        assert problem.time_us(problem.choice(found)) == LATENCY.total_us(found) == 4.0 + 2.0 + 1.0
+        assert not problem.free[0]
+        assert problem.error(problem.lowest()) == 0.25 + 0.25 + 1.0 + 1.0
 
 
 def test_a_pinned_weight_takes_its_feature_along() -> None:

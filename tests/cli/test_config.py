@@ -9,7 +9,9 @@ import onnx
 import pytest
 
 from jptq import ir
+from jptq.api import timing
 from jptq.quant.calibrated import assignment_of, plan_of, thresholds_of
+from jptq.quant.config import load_config
 from jptq.targets import load_target
 from tests.cli.conftest import Ended, Files
 from tests.quant.networks import branches
@@ -61,11 +63,11 @@ def test_every_operand_is_explained_with_its_rule_and_reason(
     lines = ended.out.splitlines()
     assert "  input1 weight ec                node_config.input1" in lines
     assert "  input0        int16             all_node_type" in lines
-    (body,) = [line for line in lines if "refused" in line]
+    (body,) = [line for line in lines if "refused: input" in line]
     assert "int16 -> int8" in body
     assert body.endswith("input1 of Conv accepts int8 only (ec or dual-int16 would raise it)")
     assert "stem_split_low  Conv" in lines
-    assert "1 asked for, but not applied" in lines[-1]
+    assert lines[-1].endswith("; 1 refused: asked for, but not applied")
     assert f"{config}, line 6: 'stem' stands twice" in ended.err
 
 
@@ -121,7 +123,7 @@ def test_ec_of_a_calibrated_model_is_explained_as_not_applied(jptq: Jptq, files:
     ended = jptq("config", "explain", f"--model={model}", f"--quant_config={path}")
     assert ended.code == 0
     assert "ec -> int8" in ended.out
-    assert "the graph has no stem_split_low (only a float model is split)" in ended.out
+    assert "has no stem_split_low; calibrate the float model with this quant_config" in ended.out
 
 
 def test_check_names_what_another_graph_lacks_and_its_counterpart(
@@ -242,3 +244,83 @@ def test_a_float_model_has_nothing_to_compare(jptq: Jptq, network: Path) -> None
     ended = jptq("config", "diff", str(network), str(network))
     assert ended.code == 2
     assert "the model has no quantizers" in ended.err
+
+
+def test_an_open_batch_is_one_and_other_open_lengths_come_from_samples(
+    jptq: Jptq, files: Files
+) -> None:
+    path = files.folder / "c.json"
+    path.write_text('{"model_config": {"all_node_type": "int16"}}')
+    command = ("config", "explain", f"--model={files.model}", f"--quant_config={path}")
+    closed = jptq(*command)
+    proto = onnx.load(files.model)
+    lengths = proto.graph.input[0].type.tensor_type.shape.dim
+    lengths[0].dim_param = "batch"
+    onnx.save(proto, files.model)
+    assert jptq(*command) == closed
+    lengths[2].dim_param = lengths[3].dim_param = "side"
+    onnx.save(proto, files.model)
+    ended = jptq(*command)
+    assert ended.code == 2
+    assert "--input_shape=x:" in ended.err
+    assert jptq(*command, f"--calibration_data={files.data}") == closed
+    assert jptq(*command, "--input_shape=x:1x2x6x6") == closed
+
+
+@pytest.mark.slow
+def test_float16_is_calibrated_exported_compared_and_timed(jptq: Jptq, files: Files) -> None:
+    base = {"activation": {"calibration_type": "max"}}
+    types = {"op_config": {"GlobalAveragePool": {"qtype": "float16"}}}
+    refused = calibrated(jptq, files, "refused", {"model_config": base, **types})
+    assert "float16" not in assignment_of(ir.load(refused)).values()
+    # nash-p takes float16 in all vector operators.
+    path, out = files.folder / "refused.json", files.folder / "half"
+    flags = (f"--quant_config={path}", "--march=nash-p")
+    ended = jptq("calibrate", *files.flags, *flags, f"--out={out}")
+    assert "1 float16" in ended.out
+    model = out / "calibrated_model.onnx"
+    ended = jptq("export", f"--model={model}", f"--out={out}")
+    assert "QuantizeLinear and DequantizeLinear, 1 as casts to float16" in ended.out
+    assert jptq("config", "diff", str(model), str(out / "qdq_model.onnx")).out == "no difference\n"
+    ended = jptq("config", "diff", str(refused), str(model))
+    assert "int16 -> float16" in ended.out
+    assert jptq("latency", f"--model={model}", "--march=nash-p").code == 0
+    ended = jptq("config", "explain", files.flags[0], *flags)
+    assert "  input0        float16           op_config.GlobalAveragePool.qtype" in ended.out
+
+
+def test_two_networks_are_not_compared(jptq: Jptq, network: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    proto = branches().proto()
+    path = tmp_path / "c.json"
+    path.write_text("{}")
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        value.name = f"other_{value.name}"
+    for node in proto.graph.node:
+        node.input[:] = [name and f"other_{name}" for name in node.input]
+        node.output[:] = [f"other_{name}" for name in node.output]
+    onnx.save(proto, other)
+    sides = []
+    for model in (network, other):
+        target = load_target("nash-e")
+        placed = timing.placed(model, load_config(path), target)
+        sides.append(tmp_path / f"calibrated_{model.name}")
+        ir.save(placed, sides[-1])
+    ended = jptq("config", "diff", *map(str, sides))
+    assert ended.code == 2
+    assert "no tensor in common" in ended.err
+
+
+@pytest.mark.slow
+def test_int16_ec_of_an_operator_type_splits_its_nodes(jptq: Jptq, files: Files) -> None:
+    base = {"activation": {"calibration_type": "max"}}
+    content = {"model_config": base, "op_config": {"Conv": {"qtype": "int16-ec"}}}
+    model = ir.load(calibrated(jptq, files, "compensated", content))
+    assert {"stem_split_low", "stem_split_add"} <= model.by_name.keys()
+    assert "head_split_low" not in model.by_name
+    types = assignment_of(model)
+    assert types["x_HzCalibration"] == "int16"
+    command = ("config", "explain", files.flags[0])
+    ended = jptq(*command, f"--quant_config={files.folder / 'compensated.json'}")
+    assert "  input1 weight ec                op_config.Conv.qtype" in ended.out
+    assert ended.out.rstrip().endswith("0 refused: asked for, but not applied")

@@ -175,3 +175,14 @@ def test_raising_a_calibration_never_makes_the_network_faster(
 def test_a_table_survives_its_file() -> None:
     table = block()
     assert LatencyTable.from_json(table.to_json()) == table
+
+
+def test_float16_takes_as_long_as_int16() -> None:
+    table = block()
+    base = dict.fromkeys(CALIBRATIONS, "int8")
+    for name in ("relu_y_cal", "sigmoid_y_cal"):
+        half, wide = ({**base, name: qtype} for qtype in ("float16", "int16"))
+        assert table.total_us(half) == table.total_us(wide) > table.total_us(base)
+    mixed = {**base, "r_cal": "int16", "relu_y_cal": "float16", "sigmoid_y_cal": "float16"}
+    assert row(table, "sigmoid").candidate(mixed) == "int16"
+    assert table.total_us({**mixed, "x_cal": "float32"}) > table.total_us(mixed)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from jptq.errors import UnknownNameError
-from jptq.numerics.qtypes import FLOAT16, FLOAT32, HELD, INT8, INT16, QTYPES, qtype
+from jptq.numerics.qtypes import FLOAT16, FLOAT32, INT8, INT16, QTYPES, qtype
 
 
 def test_ranges_are_the_full_ones_of_twos_complement() -> None:
@@ -17,11 +17,10 @@ def test_float32_has_no_grid() -> None:
 
 
 def test_types_stand_from_coarse_to_fine() -> None:
-    assert tuple(QTYPES) == ("int8", "int16", "float32")
+    assert tuple(QTYPES) == ("int8", "int16", "float16", "float32")
 
 
-def test_float16_can_be_held_but_not_configured() -> None:
-    assert tuple(HELD) == ("int8", "int16", "float16", "float32")
+def test_float16_has_no_grid_of_integers() -> None:
     assert qtype("float16") is FLOAT16
     assert not FLOAT16.quantizes
 

@@ -174,7 +174,7 @@ def test_the_older_keys_mean_the_newer_ones() -> None:
         ({"model_config": {"layerwise_search": {"metric": "cos"}}}, "unknown metric 'cos'"),
         ({"model_config": {"search": {"layers": {}}}}, "unknown key 'layers'"),
         ({"op_config": {"Conv": {"qtype": "int4"}}}, "unknown type 'int4'"),
-        ({"op_config": {"Conv": {"qtype": "int16-ec"}}}, "unknown type 'int16-ec'"),
+        ({"op_config": {"Conv": {"qtype": "ec"}}}, "unknown type 'ec'"),
         ({"op_config": {"Conv": {}}}, "no type is given"),
         ({"node_config": {"n": {"qtyp": "int8"}}}, "unknown key 'qtyp'"),
         ({"node_config": {"n": {"input": "int8"}}}, "unknown key 'input'"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jptq.errors import ConfigError, StorageError, UnknownNameError
+from jptq.errors import ConfigError, StorageError
 from jptq.quant.config import Activation, BiasCorrection, NodeTypes, load_config
 from jptq.quant.config_text import load_compile_file, parse, strip_comments
 
@@ -123,6 +123,93 @@ def test_a_key_that_stands_twice_warns_and_the_last_one_counts(
     assert str(path) in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        (
+            "c.json",
+            '{"node_config": {\n"a": {},\n"a": {"qtype": "int8"},\n"a": {"qtype": "int16"}}}',
+            4,
+        ),
+        ("c.py", "\n{'node_config': {'a': {},\n'a': {},\n'a': {'qtype': 'int16'}}}", 4),
+        ("c.yaml", "node_config:\n  a: {}\n  a: {}\n  a: {qtype: int16}\n", 4),
+    ],
+)
+def test_a_key_that_stands_more_often_warns_once_with_the_line_that_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, text: str, line: int
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    assert load_config(path).nodes == {"a": NodeTypes(qtype="int16")}
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{path}, line {line}: 'a' stands 3 times in one table")
+
+
+def test_a_key_twice_in_what_python_cannot_read_warns_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "c.json"
+    deep = '{"x": ' * 300 + "1" + "}" * 300
+    path.write_text(f'{{"model_config": {{}}, "model_config": {{}}, "node": {deep}}}')
+    with pytest.raises(ConfigError, match="first-level key 'node'"):
+        load_config(path)
+    assert f"{path}: a key stands twice" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["c.json", "c.py", "c.yaml"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_byte_order_mark_and_the_ends_of_lines_do_not_matter(
+    tmp_path: Path, name: str, mark: bytes, end: bytes
+) -> None:
+    lines = {
+        "c.json": (b"{ // c", b'"model_config": {', b'"all_node_type": "int16"}}'),
+        "c.py": (b"# c", b"quant_config = {'model_config':", b"{'all_node_type': 'int16',},}"),
+        "c.yaml": (b"# c", b"model_config:", b"  all_node_type: int16"),
+    }[name]
+    (tmp_path / name).write_bytes(mark + end.join(lines) + end)
+    assert load_config(tmp_path / name).all_node_type == "int16"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.json", b"", "is empty"),
+        ("c.json", b" \n// nothing\n", "is empty"),
+        ("c.yaml", b"# nothing\n", "is empty"),
+        ("c.json", b"[" * 100_000, "nested too deeply"),
+        ("c.json", b'{"a":' * 5_000 + b"1" + b"}" * 5_000, "nested too deeply"),
+        ("c.yaml", b"[" * 2_000 + b"]" * 2_000, "nested too deeply"),
+        ("c.json", b"[1, 2]", "is expected, not a list"),
+        ("c.py", b"quant_config = ['a',]", "is expected, not a list"),
+        ("c.yaml", b"- 1\n- 2\n", "is expected, not a list"),
+        ("c.json", b'"int16"', "is expected, not int16"),
+        ("c.json", b"3", "is expected, not 3"),
+        ("c.json", b"x" * 10_000_000, "line 1: it holds more than text, numbers"),
+        ("c.json", b'{\n"a": {}\n"b": {}}', "as JSON: line 3: Expecting ',' delimiter"),
+        ("c.py", b"{\n'a': f(),\n}", "as Python: line 2: it holds more than"),
+        ("c.py", b"{\n'a': 1\n'b': 2}", "as Python: line 2: invalid syntax"),
+        ("c.yaml", b"a:\n\tb: 1\n", "line 2: while scanning"),
+        ("c.yaml", b"a: 1\n---\nb: 2\n", "line 2: expected a single document"),
+        ("c.yaml", b"? [1, 2]\n: x\n", "unhashable key"),
+        ("c.yaml", b"a: 2026-99-99\n", "month must be"),
+        ("c.json", "{}".encode("utf-16"), "is not UTF-8 text"),
+        ("c.json", bytes(range(256)) * 40_000, "is not UTF-8 text"),
+    ],
+)
+def test_a_file_that_says_nothing_of_use_is_refused_with_the_reason(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises((ConfigError, StorageError)) as caught:
+        load_config(path)
+    text = str(caught.value)
+    assert message in text
+    assert str(path) in text
+    assert len(text) < 400
+
+
 @pytest.mark.parametrize("text", ["{", "\xff", '{"model_config": }', "", "a = 1; b = 2", "[" * 999])
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "quant_config.json"
@@ -198,32 +285,4 @@ def test_yaml_builds_no_objects(tmp_path: Path) -> None:
     path = tmp_path / "quant_config.yaml"
     path.write_text("model_config: !!python/object/apply:os.getcwd []\n")
     with pytest.raises(StorageError, match="is not YAML"):
-        load_config(path)
-
-
-def test_unmatched_keys_of_a_compile_file_can_be_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "lane.yaml"
-    path.write_text("calibration_parameters: {calibration_typ: kl, max_percentile: 0.9}")
-    config = load_config(path, unmatched="warn")
-    assert config.activation == Activation(max_percentile=(0.9,))
-    assert "'calibration_typ' is ignored; did you mean 'calibration_type'" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("text", "error", "message"),
-    [
-        ("calibration_parameters: {calibration_typ: max}", UnknownNameError, "calibration_typ"),
-        ("calibration_parameters: [1]", ConfigError, "a table is expected"),
-        ("model_parameters: {node_info: Conv_0}", ConfigError, "is not NODE:TYPE"),
-        ("calibration_parameters: {quant_config: absent.json}", StorageError, "cannot read"),
-    ],
-)
-def test_what_is_wrong_in_a_compile_file_is_named(
-    tmp_path: Path, text: str, error: type[Exception], message: str
-) -> None:
-    path = tmp_path / "lane.yaml"
-    path.write_text(text)
-    with pytest.raises(error, match=message):
         load_config(path)

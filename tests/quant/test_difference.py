@@ -7,8 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 from jptq.ir import from_bytes
 from jptq.ir.model import Model
 from jptq.quant.assign import uniform
-from jptq.quant.calibrated import with_assignment, with_thresholds
-from jptq.quant.difference import differences, states_of
+from jptq.quant.calibrated import assignment_of, with_assignment, with_thresholds
+from jptq.quant.difference import ABSENT, differences, states_of
 from jptq.quant.export import to_qdq
 from tests.quant.planned import network
 
@@ -106,3 +106,42 @@ def test_a_foreign_qdq_model_is_read_by_its_tensors() -> None:
     assert (states["x"].qtype, states["w"].qtype) == ("uint8", "int8")
     np.testing.assert_array_equal(states["x"].thresholds, [-64.0, 63.5])
     np.testing.assert_array_equal(states["w"].thresholds, [63.5])
+
+
+def asymmetric(**types: str) -> Model:
+    """Return a calibrated network whose input has the range [-1, 3]."""
+    model = with_thresholds(
+        calibrated(),
+        {"x_HzCalibration": np.array([-1, 3], np.float32)},
+        asymmetric=["x_HzCalibration"],
+    )
+    return with_assignment(model, {**assignment_of(model), **types})
+
+
+@pytest.mark.parametrize("qtype", ["int8", "int16", "float16"])
+def test_a_range_is_compared_as_the_grid_that_it_makes(qtype: str) -> None:
+    model = asymmetric(**{"x_HzCalibration": qtype})
+    assert differences(states_of(model), states_of(to_qdq(model))) == ()
+
+
+def test_a_range_differs_from_a_threshold_by_its_width() -> None:
+    first = with_thresholds(calibrated(), {"x_HzCalibration": np.array([2], np.float32)})
+    (found,) = differences(states_of(first), states_of(asymmetric()))
+    assert (found.first.asymmetric, found.second.asymmetric) == (False, True)
+    np.testing.assert_allclose(found.second.thresholds, [-1, 3], atol=4 / 255)
+    assert found.factor == pytest.approx(1.0, rel=1e-4)  # as wide, but elsewhere
+    # Beyond int8 the device has no ranges: the larger end counts.
+    wide = asymmetric(**{"x_HzCalibration": "int16"})
+    (found,) = differences(states_of(first), states_of(wide))
+    assert (found.second.asymmetric, found.factor) == (False, pytest.approx(1.5))
+
+
+def test_what_one_graph_does_not_have_is_absent_and_counts_where_it_is_quantized() -> None:
+    plain, _ = network("branches")
+    split, _ = network("compensated")
+    found = {one.tensor: one for one in differences(states_of(plain), states_of(split))}
+    low = [name for name in found if "split_low" in name]
+    assert low
+    assert all(found[name].first.qtype == ABSENT for name in low)
+    # The other way round nothing is missing: a split only adds.
+    assert {one.second.qtype for one in found.values()} <= {"int8"}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from jptq.errors import ConfigError
 from jptq.ir.paths import between
+from jptq.numerics.qtypes import QTYPES
 from jptq.quant.assign import promote, uniform
 from jptq.quant.calibrated import assignment_of, with_assignment
 from jptq.quant.config import Activation, load_config
@@ -27,10 +28,10 @@ SPLITS = {"head": {"input1": "ec"}, "resize": {"input0": "ec"}}
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_an_emitted_config_gives_the_assignment_back(name: str, data: st.DataObject) -> None:
     model, plan = network(name)
-    assignment = uniform(plan, data.draw(st.sampled_from(["int8", "int16", "float32"])))
+    assignment = uniform(plan, data.draw(st.sampled_from(list(QTYPES))))
     duals = TARGET.operands.dual_ops
     for slots in data.draw(st.lists(st.sampled_from(plan.slots), unique_by=lambda s: s.node)):
-        kinds = ["int16", "float32", *(["dual-int16"] if slots.op in duals else [])]
+        kinds = ["int16", "float16", "float32", *(["dual-int16"] if slots.op in duals else [])]
         assignment = promote(assignment, plan, {slots.node: data.draw(st.sampled_from(kinds))})
     for node, entry in SPLITS.items() if name == "compensated" else ():
         index = int(next(iter(entry)).removeprefix("input"))
@@ -46,7 +47,7 @@ def test_an_emitted_config_gives_the_assignment_back(name: str, data: st.DataObj
 def configurations(draw: st.DrawFn, name: str) -> dict[str, Any]:
     """Return a configuration that names nodes on every level."""
     model, plan = network(name)
-    types = st.sampled_from(["int8", "int16", "float32"])
+    types = st.sampled_from(list(QTYPES))
     nodes = sorted(plan.by_node)
     content: dict[str, Any] = {"model_config": {"all_node_type": draw(types)}}
     if draw(st.booleans()):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from jptq.quant.calibrated import plan_of
 from jptq.quant.config import load_config
 from jptq.quant.explain import LEFTOVER, NO_QUANTIZER, REFUSED, SHARED, Outcome, summary
 from jptq.quant.resolve import explain, resolve
-from tests.quant.networks import TARGET
+from tests.graphs import Graph
+from tests.quant.networks import TARGET, placed
 from tests.quant.planned import NAMES, network
 
 
@@ -120,11 +123,59 @@ def test_what_has_no_quantizer_is_told_too() -> None:
         assert (found[slot].applied, found[slot].status) == (NO_QUANTIZER, REFUSED)
 
 
-def test_float16_becomes_int16_and_is_refused() -> None:
-    one = outcomes({"node_config": {"scaled": {"qtype": "float16"}}}, "attention")[
-        "scaled", "input0"
-    ]
+def test_float16_is_applied_where_the_vector_unit_reads_it_alone() -> None:
+    found = outcomes({"node_config": {"scaled": {"qtype": "float16"}}}, "attention")
+    one = found["scaled", "input0"]
+    assert (one.asked, one.applied, one.differs) == ("float16", "float16", False)
+
+
+def test_a_product_asked_for_float16_takes_int16_and_is_refused() -> None:
+    found = outcomes({"node_config": {"scores": {"qtype": "float16"}}}, "attention")
+    one = found["scores", "input0"]
     assert (one.asked, one.applied, one.status) == ("float16", "int16", REFUSED)
+    assert one.why == "input0 of MatMul accepts int8 and int16 only on nash-e"
+    assert found["scores", "input1"].applied == "int8"
+
+
+def test_all_float16_says_of_every_product_and_of_what_it_shares_that_it_is_not() -> None:
+    content = {"model_config": {"all_node_type": "float16"}}
+    found = outcomes(content, "attention")
+    assert {node for (node, _), one in found.items() if one.applied == "float16"} == {
+        "scaled",
+        "Softmax_9",
+        "residual",
+        "end",
+    }
+    shared = found["residual", "input0"]
+    assert (shared.applied, shared.status, shared.cause) == ("int16", LEFTOVER, "reader")
+    assert shared.why.startswith("shared with query, whose input0 accepts int8 and int16 only")
+    found = outcomes(content, "branches")
+    assert found["resize", "input0"].why == "input0 of Resize accepts int8 only (ec would raise it)"
+    # Pooling takes int16, but int8 is what is applied: that is for Resize behind it.
+    assert found["pool", "input0"].why == "shared with resize, whose input0 accepts int8 only"
+
+
+@pytest.mark.seed("D6", "D7")
+def test_a_half_of_a_compensated_operand_is_not_told_to_be_compensated_again() -> None:
+    content = {
+        "model_config": {"all_node_type": "int16"},
+        "node_config": {
+            "head": {"input1": "ec"},
+            "head_split_low": {"qtype": "int16"},
+            "resize": {"input0": "ec"},
+            "resize_split_low": {"input0": "int16"},
+        },
+    }
+    found = outcomes(content, "compensated")
+    low = found["head_split_low", "input1"]
+    assert (low.applied, low.status) == ("int8", LEFTOVER)
+    assert low.why == (
+        "one of the two int8 halves that ec makes of head.input1, together about as fine as int16"
+    )
+    named = found["resize_split_low", "input0"]
+    assert (named.applied, named.status) == ("int8", REFUSED)
+    assert "halves that ec makes of resize.input0" in named.why
+    assert not any("would raise" in one.why for node, one in found.items() if "split" in node[0])
 
 
 def test_the_summary_counts_every_operand_once() -> None:
@@ -134,8 +185,45 @@ def test_the_summary_counts_every_operand_once() -> None:
     }
     found = tuple(outcomes(content, "branches").values())
     text = summary(found)
-    counts = [
-        int(part.split()[0]) for part in text.partition(": ")[2].split(", ") if part[0].isdigit()
-    ]
-    assert sum(counts) == len(found)
-    assert "1 asked for, but not applied" in text
+    total, *counts = (int(part.split()[0]) for part in text.split("; "))
+    assert total == sum(counts) == len(found)
+    assert text.endswith("; 1 refused: asked for, but not applied")
+    assert "shared" not in text
+    quiet = summary(tuple(outcomes({}, "branches").values()))
+    assert quiet.endswith("as asked for; 0 refused: asked for, but not applied")
+
+
+@pytest.mark.parametrize(("mode", "way"), [("nearest", True), ("linear", False)])
+def test_what_nearest_sampling_gives_out_is_told_to_be_raised_by_ec(mode: str, way: bool) -> None:
+    g = Graph()
+    x = g.add("Tanh", g.input("x", (1, 4, 4, 4)))
+    scales = g.constant(np.array([1, 1, 2, 2], np.float32))
+    large = g.add("Resize", x, "", scales, mode=mode, name="resize")
+    g.output(g.add("Sigmoid", large, name="after"))
+    model = placed(g)
+    config = load_config({"model_config": {"all_node_type": "int16"}})
+    found = explain(config, model, plan_of(model, TARGET), TARGET)
+    (one,) = [one for one in found if (one.node, one.slot) == ("after", "input0")]
+    assert one.why.startswith("resize (Resize) gives out int8 only")
+    assert one.why.endswith("(ec of its input0 would raise it)") == way
+
+
+def test_an_operand_is_told_who_keeps_it_from_what_is_asked() -> None:
+    # Of those that refuse float16 only one leaves no more than int8.
+    found = outcomes({"op_config": {"Sigmoid": {"qtype": "float16"}}}, "branches")
+    one = found["gate", "input0"]
+    assert (one.applied, one.status) == ("int8", REFUSED)
+    assert one.why == "shared with resize, whose input0 accepts int8 only"
+
+
+def test_both_halves_of_an_operand_are_no_cause_for_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    content = {
+        "op_config": {"Conv": {"qtype": "int16"}},
+        "node_config": {"head": {"input1": "ec"}, "resize": {"input0": "ec"}},
+    }
+    model, plan = network("compensated")
+    resolve(load_config(content), model, plan, TARGET)
+    assert "stem input1" in caplog.text
+    assert "halves" not in caplog.text

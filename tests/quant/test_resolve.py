@@ -7,11 +7,12 @@ import pytest
 from jptq.errors import ConfigError, UnknownNameError
 from jptq.ir import optimize
 from jptq.quant.calibrated import plan_of
+from jptq.quant.compensate import compensate, compensations
 from jptq.quant.config import load_config
 from jptq.quant.placement import place
 from jptq.quant.resolve import resolve
 from tests.graphs import Graph
-from tests.quant.networks import TARGET, float_model
+from tests.quant.networks import TARGET, branches, float_model
 from tests.quant.planned import network
 
 
@@ -100,6 +101,25 @@ def test_float32_is_taken_everywhere() -> None:
     assert set(types({"model_config": {"all_node_type": "float32"}}).values()) == {"float32"}
 
 
+def test_float16_reaches_what_the_vector_unit_reads_alone() -> None:
+    found = types({"node_config": {"end": {"qtype": "float16"}}})
+    assert {tensor for tensor, qtype in found.items() if qtype == "float16"} == {
+        "residual:0",
+        "end:0",
+    }
+    found = types({"model_config": {"all_node_type": "float16"}})
+    assert input_type(found, "scaled", 0) == "float16"
+    assert (input_type(found, "scores", 0), input_type(found, "scores", 1)) == ("int16", "int8")
+    # Products read it too.
+    assert found["x"] == "int16"
+
+
+def test_of_int16_and_float16_the_finer_one_is_float16() -> None:
+    content = {"node_config": {"scaled": {"OutputType": "int16"}}, "op_config": {}}
+    content["op_config"] = {"Softmax": {"qtype": "float16"}}
+    assert types(content)["scaled:0"] == "float16"
+
+
 def test_the_output_type_is_the_model_outputs_unless_the_node_is_named() -> None:
     content: dict[str, object] = {"model_config": {"model_output_type": "int16"}}
     assert types(content)["end:0"] == "int16"
@@ -133,10 +153,12 @@ def test_an_input_that_is_not_there_is_refused() -> None:
     [
         {"node_config": {"end": {"qtype": "dual-int16"}}},
         {"op_config": {"Softmax": {"qtype": "dual-int16"}}},
+        {"node_config": {"end": {"qtype": "int16-ec"}}},
+        {"op_config": {"Softmax": {"qtype": "int16-ec"}}},
     ],
 )
-def test_only_products_can_be_dual(content: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="Softmax has no dual-int16"):
+def test_only_products_can_be_dual_or_compensated(content: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"Softmax has no (dual-int16|int16-ec)"):
         types(content)
 
 
@@ -202,6 +224,43 @@ def test_a_node_that_optimisation_made_is_addressable() -> None:
     assert found[plan.by_node[name].inputs[1]] == "int8"
 
 
+def test_int16_ec_of_an_operator_type_is_for_its_nodes_that_nothing_else_names() -> None:
+    model = float_model(branches())
+    content = {
+        "op_config": {"Conv": {"qtype": "int16-ec"}},
+        "node_config": {"stem": {"qtype": "int16"}},
+        "subgraph_config": {"s": {"inputs": ["head"], "outputs": ["head"], "qtype": "int8"}},
+    }
+    assert compensations(load_config(content), model, TARGET) == {"body": 1}
+    del content["subgraph_config"]
+    asked = compensations(load_config(content), model, TARGET)
+    assert asked == {"body": 1, "head": 1}
+    split = compensate(model, asked, TARGET)
+    # The halves are of that type too; they are not split again.
+    assert compensations(load_config(content), split, TARGET) == asked
+
+
+def test_int16_ec_of_an_operator_type_is_int16_and_ec_of_its_nodes() -> None:
+    short = {"op_config": {"Conv": {"qtype": "int16-ec"}}}
+    short["node_config"] = {"stem": {"qtype": "int16"}, "body": {"qtype": "int16"}}
+    short["node_config"]["resize"] = {"input0": "ec"}
+    spelled = {"op_config": {"Conv": {"qtype": "int16"}}}
+    spelled["node_config"] = {"head": {"input1": "ec"}, "resize": {"input0": "ec"}}
+    assert types(short, "compensated") == types(spelled, "compensated")
+
+
+def test_ec_that_a_calibrated_model_does_not_have_is_refused_with_what_to_do() -> None:
+    for content in (
+        {"node_config": {"head": {"input1": "ec"}}},
+        {"node_config": {"head": {"qtype": "int16-ec"}}},
+        {"op_config": {"Conv": {"qtype": "int16-ec"}}},
+    ):
+        with pytest.raises(ConfigError, match="cannot be built into a calibrated") as caught:
+            types(content, "branches")
+        assert "give the float model" in caught.value.hint
+    types({"node_config": {"head": {"input1": "ec"}}}, "compensated")
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -257,13 +316,8 @@ def test_unmatched_names_can_be_warned_of_instead(caplog: pytest.LogCaptureFixtu
         ),
         (
             "attention",
-            {"node_config": {"end": {"qtype": "float16"}}},
-            "nash-e does not compute in float16",
-        ),
-        (
-            "branches",
-            {"node_config": {"head": {"input1": "ec"}}},
-            "the graph has no head_split_low",
+            {"node_config": {"scores": {"input0": "float16"}}},
+            "is not applied to scores input0: input0 of MatMul accepts int8 and int16 only",
         ),
         (
             "branches",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from jptq import ops
 from jptq.errors import ConfigError, UnknownNameError
 from jptq.targets import load_target, marches
 from jptq.targets.facts import FACTS
@@ -74,7 +75,42 @@ def test_int8_operands_that_a_second_operator_can_compensate_are_known(march: st
         assert target.allowed(*operand) == ("int8",)
     assert not target.ec("Conv", 0)
     assert target.given_out("Resize") == target.given_out("GridSample") == ("int8",)
-    assert target.given_out("Conv") == ("int8", "int16")
+    assert target.given_out("Conv") == ("int8", "int16", "float16")
+
+
+@pytest.mark.parametrize("march", ["nash-e", "nash-m", "nash-p"])
+def test_float16_is_for_the_vector_unit(march: str) -> None:
+    target = load_target(march)
+    for op_type in ("Add", "Mul", "Sigmoid", "HzSwish", "Softmax", "LayerNormalization", "Concat"):
+        assert target.allowed(op_type, 0) == ("int8", "int16", "float16")
+        assert target.given_out(op_type) == ("int8", "int16", "float16")
+    for op_type in ("Conv", "ConvTranspose", "MatMul", "Gemm", "Resize", "GridSample", "ArgMax"):
+        for index in (0, 1):
+            assert "float16" not in target.allowed(op_type, index)
+    # Only nash-p takes it in all vector operators.
+    assert ("float16" in target.allowed("ReduceMean", 0)) == (march == "nash-p")
+
+
+@pytest.mark.parametrize("march", ["nash-e", "nash-m", "nash-p"])
+def test_every_operator_of_a_list_exists_and_every_rule_has_a_source(march: str) -> None:
+    operands = load_target(march).operands
+    known = {entry.name for entry in ops.registered()}
+    assert set(operands.alike) | {op_type for op_type, _ in operands.rules} <= known
+    rules = (*operands.alike.values(), *operands.rules.values(), *operands.outputs.values())
+    for rule in (operands.default, *rules):
+        assert rule.source.startswith(("doc: ", "assumed: "))
+
+
+def test_what_a_list_says_gives_way_to_the_table_of_one_operator(tmp_path: Path) -> None:
+    entry = '[[operands.alike]]\noperators = ["Conv", "Sign"]\nallowed = ["int16"]\n\n'
+    folder = edited(tmp_path, "[operands.Conv]", f"{entry}[operands.Conv]")
+    text = (folder / "nash-x.toml").read_text().replace('"Sign", ', "", 1)
+    (folder / "nash-x.toml").write_text(text)
+    target = load_target("nash-x", folder)
+    assert target.allowed("Sign", 0) == target.given_out("Sign") == ("int16",)
+    assert target.allowed("Conv", 0) == ("int16",)
+    assert target.allowed("Conv", 1) == ("int8",)
+    assert target.given_out("Conv") == ("int8", "int16", "float16")
 
 
 def test_an_unknown_march_is_refused_with_the_known_ones() -> None:
@@ -107,6 +143,8 @@ def test_a_target_is_a_file(tmp_path: Path) -> None:
         ("dual = true", "duel = true", "unknown key 'duel'"),
         ("output = { allowed", "output = { allow", "unknown key 'allow'"),
         ("[operands.Conv]\n1", "[operands.Conv]\nx", "no input index"),
+        ('"Abs", ', '"Abs", "Tanh", ', "Tanh stands in two lists"),
+        ("operators = [", "operator = [", "unknown key 'operator'"),
         ("[operands.Conv]", "[operands.Conv", "not a target file"),
     ],
 )

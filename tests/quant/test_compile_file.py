@@ -1,0 +1,253 @@
+"""Every key of the compile tool's YAML file that bears on accuracy (hmct-spec 4.4)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jptq.errors import ConfigError, StorageError, UnknownNameError
+from jptq.quant.config import Activation, BiasCorrection, Config, NodeTypes, load_config
+from jptq.quant.config_text import load_compile_file
+from jptq.quant.resolve import resolve
+from tests.quant.networks import TARGET
+from tests.quant.planned import network
+
+INT16 = NodeTypes(qtype="int16")
+
+
+def read(folder: Path, text: str, **options: Any) -> Config:
+    path = folder / "lane.yaml"
+    path.write_text(text)
+    return load_config(path, **options)
+
+
+@pytest.mark.parametrize(
+    ("key", "activation"),
+    [
+        ("calibration_type: max", Activation(calibration_type=("max",))),
+        ("calibration_type: kl", Activation(calibration_type=("kl",))),
+        ("calibration_type: mix", Activation(calibration_type=("mix",))),
+        ("calibration_type: skip", Activation(calibration_type=("skip",))),
+        ("calibration_type: load", Activation(calibration_type=("load",))),
+        ("calibration_type: default", Activation()),
+        ("calibration_type: ''", Activation()),
+        ("max_percentile: 0.99995", Activation(max_percentile=(0.99995,))),
+        ("max_percentile: [0.99995, 1.0]", Activation(max_percentile=(0.99995, 1.0))),
+        ("per_channel: True", Activation(per_channel=(True,))),
+        ("asymmetric: false", Activation(asymmetric=(False,))),
+        ("cal_data_dir:", Activation()),
+    ],
+)
+def test_settings_of_the_calibration_are_those_of_the_activation(
+    tmp_path: Path, key: str, activation: Activation
+) -> None:
+    assert read(tmp_path, f"calibration_parameters: {{{key}}}").activation == activation
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        ("set_all_nodes_int16", Config(all_node_type="int16")),
+        ("set_all_nodes_float16", Config(all_node_type="float16")),
+        ("set_model_output_int8", Config(model_output_type="int8")),
+        ("set_model_output_int16", Config(model_output_type="int16")),
+        ("set_Softmax_input_int16", Config(ops={"Softmax": INT16})),
+        ("set_Softmax_output_int8", Config(ops={"Softmax": NodeTypes(output="int8")})),
+        ("asymmetric", Config(activation=Activation(asymmetric=(True,)))),
+        ("bias_correction", Config(bias_correction=BiasCorrection())),
+    ],
+)
+@pytest.mark.parametrize("form", ["{0}", " {0} ;", "[{0}]"])
+def test_words_of_optimization_are_what_they_say(
+    tmp_path: Path, word: str, wanted: Config, form: str
+) -> None:
+    found = read(tmp_path, f"calibration_parameters:\n  optimization: {form.format(word)}\n")
+    for field in ("all_node_type", "model_output_type", "activation", "bias_correction", "ops"):
+        assert getattr(found, field) == getattr(wanted, field)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model_parameters:\n  node_info: a:int16;/b:0/c:int8\n",
+        "model_parameters:\n  node_info: {a: int16, '/b:0/c': int8}\n",
+        "model_parameters:\n  node_info: {a: {InputType: int16}, '/b:0/c': {qtype: int8}}\n",
+        "model_parameters:\n  node_info:\n  - a:int16\n  - /b:0/c:int8\n",
+    ],
+)
+def test_node_info_is_a_list_or_a_table(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, text).nodes == {"a": INT16, "/b:0/c": NodeTypes(qtype="int8")}
+
+
+def test_node_info_of_the_older_form_sets_input_and_output(tmp_path: Path) -> None:
+    entry = "{ON: BPU, InputType: int16, OutputType: int8}"
+    found = read(tmp_path, f"model_parameters: {{node_info: {{a: {entry}}}}}")
+    assert found.nodes == {"a": NodeTypes(qtype="int16", output="int8")}
+
+
+@pytest.mark.parametrize("nodes", ["a; b", "[a, b]"])
+def test_nodes_run_where_the_file_says(tmp_path: Path, nodes: str) -> None:
+    found = read(tmp_path, f"calibration_parameters:\n  run_on_cpu: {nodes}\n  run_on_bpu: c;\n")
+    assert found.nodes == {
+        "a": NodeTypes(qtype="float32"),
+        "b": NodeTypes(qtype="float32"),
+        "c": NodeTypes(),
+    }
+
+
+def test_a_node_on_the_cpu_is_float32_in_the_network(tmp_path: Path) -> None:
+    config = read(tmp_path, "calibration_parameters: {run_on_cpu: end}")
+    model, plan = network("attention")
+    found = resolve(config, model, plan, TARGET)
+    assert found[plan.by_node["end"].inputs[0]] == "float32"
+
+
+def test_what_stands_nearer_to_the_nodes_wins(tmp_path: Path) -> None:
+    text = """
+model_parameters: {node_info: "a:int8"}
+calibration_parameters:
+  calibration_type: kl
+  max_percentile: 0.9
+  optimization: set_model_output_int16
+  quant_config:
+    model_config: {activation: {calibration_type: max}, model_output_type: int8}
+    node_config: {a: {qtype: int16}, b: {qtype: int16}}
+"""
+    found = read(tmp_path, text)
+    assert found.activation == Activation(calibration_type=("max",), max_percentile=(0.9,))
+    assert found.model_output_type == "int16"
+    assert found.nodes == {"a": NodeTypes(qtype="int8"), "b": INT16}
+
+
+def test_folders_samples_and_the_network_are_read(tmp_path: Path) -> None:
+    (tmp_path / "lane.yaml").write_text(
+        "model_parameters:\n  onnx_model: lane.onnx\n  march: nash-m\n"
+        "  debug_mode: dump_calibration_data;other\n"
+        "calibration_parameters: {cal_data_dir: './a; ./b'}\n"
+    )
+    found = load_compile_file(tmp_path / "lane.yaml")
+    assert (found.model, found.march) == ("lane.onnx", "nash-m")
+    assert found.calibration_data == ("./a", "./b")
+    assert found.dump_calibration_data
+
+
+def test_another_target_than_that_of_the_file_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, plan = network("attention")
+    for march, count in (("nash-m", 1), ("nash-e", 1)):
+        resolve(read(tmp_path, f"model_parameters: {{march: {march}}}"), model, plan, TARGET)
+        assert caplog.text.count("is for nash-m, not nash-e") == count
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "model_parameters: {remove_node_type: Softmax;Dequantize}",
+            "model_parameters.remove_node_type: 'Softmax;Dequantize' is not applied: the ends",
+        ),
+        ("model_parameters: {remove_node_name: a}", "remove_node_name: 'a' is not applied"),
+        ("model_parameters: {output_nodes: a;b}", "output_nodes: 'a;b' is not applied"),
+        (
+            "input_parameters: {norm_type: data_scale, scale_value: 0.0078125}",
+            "input_parameters.scale_value: '0.0078125' is not applied: samples are taken",
+        ),
+        ("input_parameters: {mean_value: 103.9 116.8 123.7}", "mean_value: '103.9 116.8 123.7'"),
+        ("calibration_parameters: {preprocess_on: True}", "preprocess_on: 'True' is not applied"),
+        ("calibration_parameters: {cal_data_type: uint8}", "cal_data_type: 'uint8' is not"),
+        ("calibration_parameters: {optimization: run_fast}", "'run_fast' is not applied"),
+        (
+            "calibration_parameters: {optimization: skip_fuse_to_hzswish}",
+            "'skip_fuse_to_hzswish' is not applied",
+        ),
+    ],
+)
+def test_what_changes_the_network_only_there_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, words: str
+) -> None:
+    read(tmp_path, text)
+    (record,) = caplog.records
+    assert words in record.getMessage()
+    assert str(tmp_path / "lane.yaml") in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model_parameters: {remove_node_type: '', output_nodes: }",
+        "input_parameters: {norm_type: no_preprocess, mean_value: 1}",
+        "calibration_parameters: {preprocess_on: False, cal_data_type: float32}",
+        "compiler_parameters: {optimize_level: O2, jobs: 16, whatever: 1}",
+        "model_parameters: {working_dir: out, output_model_file_prefix: lane}",
+    ],
+)
+def test_what_changes_nothing_is_not_talked_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    assert read(tmp_path, text).nodes == {}
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message", "hint"),
+    [
+        ("calibration_parameters: {calibration_typ: max}", UnknownNameError, "key", "on_type'"),
+        ("model_parameters: {node_inf: 'a:int8'}", UnknownNameError, "'node_inf'", "'node_info'"),
+        (
+            "model_parameters: {}\ncalibration_parameter: {}",
+            UnknownNameError,
+            "section 'calibration_parameter'",
+            "'calibration_parameters'",
+        ),
+        (
+            "calibration_parameters: {optimization: set_modle_output_int16}",
+            UnknownNameError,
+            "word 'set_modle_output_int16'",
+            "'set_model_output_int16'",
+        ),
+        ("calibration_parameters: {calibration_type: kll}", UnknownNameError, "'kll'", "'kl'"),
+        ("calibration_parameters: {max_percentile: 0.1}", ConfigError, "0.5 to 1", ""),
+        ("calibration_parameters: {per_channel: yes}", ConfigError, "true or false", ""),
+        ("calibration_parameters: [1]", ConfigError, "a table is expected", ""),
+        ("model_parameters: {node_info: Conv_0}", ConfigError, "is not NODE:TYPE", ""),
+        ("model_parameters: {node_info: 'Conv_0:int9'}", ConfigError, "unknown type 'int9'", ""),
+        ("calibration_parameters: {quant_config: absent.json}", StorageError, "cannot read", ""),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_nearest_word(
+    tmp_path: Path, text: str, error: type[ConfigError], message: str, hint: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        read(tmp_path, text)
+    assert hint in caught.value.hint
+
+
+def test_unknown_keys_and_words_can_be_warned_of_instead(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = (
+        "model_parameter: {}\nmodel_parameters: {node_inf: 'a:int8'}\n"
+        "calibration_parameters: {max_percentil: 0.9, optimization: set_modle_output_int8}\n"
+    )
+    assert read(tmp_path, text, unmatched="warn").nodes == {}
+    for word in ("model_parameter", "node_inf", "max_percentil", "set_modle_output_int8"):
+        assert f"{word!r} is ignored; did you mean" in caplog.text
+
+
+def test_a_list_in_the_named_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "types.json").write_text("[1]")
+    with pytest.raises(ConfigError, match="object") as caught:
+        read(tmp_path, "calibration_parameters: {quant_config: types.json}")
+    assert caught.value.where.endswith("types.json")
+
+
+def test_a_key_that_stands_twice_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "calibration_parameters:\n  calibration_type: kl\n  calibration_type: max\n"
+    assert read(tmp_path, text).activation == Activation(calibration_type=("max",))
+    (record,) = caplog.records
+    assert "line 3: 'calibration_type' stands twice" in record.getMessage()
