@@ -21,6 +21,7 @@ from jptq.cli import machine, words
 from jptq.cli.main import entry as run_program
 from jptq.cli.main import guarded
 from jptq.cli.output import print_text
+from jptq.registry import lookup
 
 if TYPE_CHECKING:
     from jptq.hmct.quantizer.debugger.samples import SensitiveSamples
@@ -253,9 +254,9 @@ def main(arguments: Sequence[str]) -> int:
     return guarded(PROGRAM, arguments, lambda: _run(arguments))
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> words.Parser:
     """Return what reads the command line."""
-    made = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
+    made = words.Parser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
     made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     sub = made.add_subparsers(dest="command", metavar="SUBCOMMAND", required=True)
     for name, command in COMMANDS.items():
@@ -280,19 +281,24 @@ def _run(arguments: Sequence[str]) -> int:
     if not arguments:
         reader.print_help()
         return 0
+    if not arguments[0].startswith("-"):
+        lookup(COMMANDS, arguments[0], "sub-command")
     try:
         given = vars(reader.parse_args(words.joined(arguments)))
         command = COMMANDS[given.pop("command")]
         for option in command.options:
             if option.prompt and not given[option.name]:
                 given[option.name] = _ask(reader, option)
-    except SystemExit as ended:  # argparse has written what there is to say
+    except SystemExit as ended:  # --help and --version are done
         return int(ended.code or 0)
     machine.settle(None, None)
     from jptq.cli import progress
     from jptq.hmct.quantizer import debugger
+    from jptq.hmct.quantizer.debugger.arguments import writable
 
     function = getattr(debugger, command.function)
+    if given["save_dir"] is not None:
+        writable(given["save_dir"])
     with _tables_on_stdout(), progress.bars() as shown:
         if command.function in ("get_sensitivity_of_nodes", "runall"):
             given["progress"] = shown
@@ -306,7 +312,7 @@ def _run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _ask(reader: argparse.ArgumentParser, option: Option) -> Any:
+def _ask(reader: words.Parser, option: Option) -> Any:
     if not sys.stdin.isatty():
         reader.error(f"the option {'/'.join(option.flags)} is needed")
     try:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from jptq import __version__
-from jptq.cli import machine
+from jptq.cli import machine, words
 from jptq.cli.main import entry as run_program
 from jptq.cli.main import guarded
 from jptq.cli.output import print_text
@@ -30,9 +29,9 @@ def main(arguments: Sequence[str]) -> int:
     return guarded(PROGRAM, arguments, lambda: _run(arguments))
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> words.Parser:
     """Return what reads the command line."""
-    made = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
+    made = words.Parser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
     made.add_argument("model", metavar="MODEL", help="a calibrated model")
     made.add_argument(
         "-c",
@@ -51,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 def _run(arguments: Sequence[str]) -> int:
     try:
         given = parser().parse_args(arguments)
-    except SystemExit as ended:  # argparse has written what there is to say
+    except SystemExit as ended:  # --help and --version are done
         return int(ended.code or 0)
     machine.settle(None, None)
     from jptq.hmct.quantizer.debugger.info import model_info

@@ -1,6 +1,6 @@
 """What the vendor's programs take for a value: lists without quotes, words for booleans.
 
-All raise argparse's own error, which names the option.
+All raise argparse's own error, which names the option; `Parser` shows it as ours are shown.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+from jptq.errors import ConfigError
 
 Names = str | list[Any]
 """A word, or a list of words and of such lists."""
@@ -17,6 +19,18 @@ _BOOLEANS = {
     **dict.fromkeys(("true", "t", "1", "yes", "y", "on"), True),
     **dict.fromkeys(("false", "f", "0", "no", "n", "off"), False),
 }
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads a command line; what is wrong with it is raised, not printed below the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse a command line.
+
+        Raises:
+          ConfigError: Always.
+        """
+        raise ConfigError(message, hint=f"{self.prog} --help")
 
 
 def names(text: str) -> Names:
@@ -32,6 +46,8 @@ def names(text: str) -> Names:
     tokens = [t for t in tokens if t]
     bare = tokens[:1] != ["["]
     found, rest = _list([*tokens, "]"] if bare else tokens[1:], text)
+    if any(isinstance(name, list) for item in found if isinstance(item, list) for name in item):
+        raise argparse.ArgumentTypeError(f"{text!r} nests lists too deep: [[a,b],c] at most")
     if rest or not found:
         raise _not_a_list(text)
     return str(found[0]) if bare and len(found) == 1 else found

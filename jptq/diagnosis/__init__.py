@@ -19,7 +19,7 @@ from jptq.diagnosis.distribution import (
 from jptq.diagnosis.partial import NONE, OutputScores, output_scores, unquantized
 from jptq.diagnosis.samples import RankedSamples, rank_samples
 from jptq.diagnosis.statistics import PERCENTILES, TensorStatistics, statistics_of
-from jptq.diagnosis.walk import Walk, off, only
+from jptq.diagnosis.walk import Walk, as_float, off, only
 
 __all__ = [
     "NONE",
@@ -35,6 +35,7 @@ __all__ = [
     "TensorStatistics",
     "Walk",
     "accumulate",
+    "as_float",
     "by_node",
     "channel_axis",
     "channel_ranges_of",

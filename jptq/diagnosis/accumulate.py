@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jptq.diagnosis.walk import Walk, off
+from jptq.diagnosis.walk import Walk, as_float
 from jptq.engine.runner import Runner, SampleSet
 from jptq.metrics import similarity
 from jptq.quant.assign import Table
@@ -67,7 +67,7 @@ def accumulate(
     walk = Walk.of(runner)
     packed = [runner.pack(table) for table in tables.values()]
     first = next(iter(tables.values()))
-    reference = runner.pack(off(first))
+    reference = as_float(runner, first)
     found: list[dict[str, list[np.ndarray]]] = [{} for _ in packed]
     for feeds, count in runner.batches(samples, walk.batch(len(packed) + 1)):
         floats: dict[str, Array] = {}

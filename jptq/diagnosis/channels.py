@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jptq.diagnosis.walk import Walk, off
+from jptq.diagnosis.walk import Walk, as_float
 from jptq.engine.runner import Runner, SampleSet
 from jptq.errors import ConfigError
 from jptq.quant.assign import Table
@@ -86,7 +86,7 @@ def channels_of(
     for group, count in _groups(runner, computed, len(samples), limit):
         parts: dict[str, list[np.ndarray]] = {n: [] for n in group}
         picked = _Picked(samples, count)
-        reference = runner.pack(off(table))
+        reference = as_float(runner, table)
         wanted = {computed[n] for n in group}
         for feeds, real in runner.batches(picked, walk.batch(1)):
             for _, values in walk([reference], feeds, wanted):
@@ -159,7 +159,7 @@ def channel_ranges_of(
     for calibration in chosen:
         if calibration.tensor in walk.constants:
             see(calibration, walk.constants[calibration.tensor][np.newaxis], True)
-    reference = runner.pack(off(table))
+    reference = as_float(runner, table)
     wanted = {c.tensor for c in features}
     for feeds, count in runner.batches(samples if features else (), walk.batch(1)):
         for _, values in walk([reference], feeds, wanted):

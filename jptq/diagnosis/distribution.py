@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from jptq.diagnosis.grid import Grid
-from jptq.diagnosis.walk import Walk, off
+from jptq.diagnosis.walk import Walk, as_float
 from jptq.engine.runner import Runner, SampleSet
 from jptq.numerics.qtypes import qtype
 from jptq.quant.assign import Assignment, Table, Thresholds, table
@@ -127,7 +127,7 @@ def distributions_of(
     weights = [c for c in chosen if c.tensor in walk.constants]
     features = [c for c in chosen if c.tensor not in walk.constants]
     tensors = {c.tensor for c in features}
-    reference = runner.pack(off(grids))
+    reference = as_float(runner, grids)
     for stage in ("range", "counts"):
         for c in weights:
             traces[c.name].see(walk.constants[c.tensor][np.newaxis], stage)
@@ -166,7 +166,7 @@ def output_distributions_of(
     """
     walk = Walk.of(runner)
     wanted = [(n, t) for n, t in zip(walk.nodes, walk.tensors, strict=True) if t in set(tensors)]
-    both = [runner.pack(off(quantized)), runner.pack(quantized)]
+    both = [as_float(runner, quantized), runner.pack(quantized)]
     seen = {t: (_Counter(bins), _Counter(bins), _Counter(bins)) for _, t in wanted}
     sums = {t: np.zeros(3) for _, t in wanted}
     for stage in ("range", "counts"):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from jptq.diagnosis.walk import off
+from jptq.diagnosis.walk import as_float
 from jptq.engine.runner import Runner, SampleSet
 from jptq.metrics import similarity
 from jptq.quant.assign import Assignment, Table
@@ -93,7 +93,7 @@ def output_scores(
     floats = [n for n in program.outputs if np.issubdtype(program.dtypes[n], np.floating)]
     outputs = tuple(floats or program.outputs)
     compare = similarity.jitted(jax.vmap(similarity.moments))
-    reference = runner.pack(off(next(iter(tables.values()))))
+    reference = as_float(runner, next(iter(tables.values())))
     values = np.full((len(tables), len(samples), len(outputs)), np.nan)
     start = done = 0
     batches = -(-len(samples) // runner.batch)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jptq.diagnosis.grid import Grid
-from jptq.diagnosis.walk import Walk, off
+from jptq.diagnosis.walk import Walk, as_float
 from jptq.engine.runner import Runner, SampleSet
 from jptq.quant.assign import Assignment, Table, Thresholds, table
 from jptq.quant.plan import Calibration, Plan
@@ -87,7 +87,7 @@ def statistics_of(
     chosen = {name: _Running(plan.calibration(name), plan, grids) for name in names}
     constants = walk.constants
     features = {r.calibration.tensor for r in chosen.values()} - set(constants)
-    reference = runner.pack(off(grids))
+    reference = as_float(runner, grids)
     for take in (_Running.measure, _Running.count):
         for running in chosen.values():
             if running.calibration.tensor in constants:

@@ -5,6 +5,7 @@ The pieces are compiled once and serve every table: what is quantized, and how f
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -67,8 +68,14 @@ class Walk:
 
     @classmethod
     def of(cls, runner: Runner) -> Walk:
-        """Return the walk of a runner: made once, like its other programs."""
-        return runner.compilations.once("walk", lambda: cls(runner))
+        """Return the walk of a runner: its pieces are made once, like other programs."""
+        made = runner.compilations.once("walk", lambda: cls(runner))
+        if made.runner is runner:
+            return made
+        other = copy.copy(made)  # a runner that shares these programs
+        other.__dict__.pop("constants", None)
+        other.runner = runner
+        return other
 
     @property
     def plan(self) -> Plan:
@@ -91,7 +98,7 @@ class Walk:
         """Run some samples under every table.
 
         Args:
-          packed: Tables with their weights (`Runner.pack`); `off` makes the float reference.
+          packed: Tables with their weights (`Runner.pack`); `as_float` makes the float one.
           feeds: ``[S, ...]``.
           wanted: Tensors to show, graph inputs among them; all of `tensors` if None. The network
             is run no further than the last of them.
@@ -180,12 +187,20 @@ class Walk:
 
 
 def off(table: Table) -> Table:
-    """Return the table with every quantizer passing its tensor: the float network.
-
-    It runs the same programs as the others, so that what no quantizer touches compares equal to
-    the last bit.
-    """
+    """Return the table with every quantizer passing its tensor."""
     return dataclasses.replace(table, gate=np.zeros_like(np.asarray(table.gate)))
+
+
+def as_float(runner: Runner, table: Table) -> Packed:
+    """Return what makes the programs of a table run the float network, biases uncorrected.
+
+    They are the same programs, so that what no quantizer touches compares equal to the last bit.
+
+    Args:
+      runner: Of a calibrated graph.
+      table: Any of its tables; only its form counts.
+    """
+    return runner.pack(off(table), runner.floats)
 
 
 def only(table: Table, plan: Plan, names: Collection[str]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -108,7 +109,7 @@ class Runner:
         self.batch = self.batch_for(memory.forward(self.program))
         self.compilations = Compilations()
         self.weights = {n: jnp.asarray(w) for n, w in self.program.weights.items()}
-        self._floats = {n: jnp.asarray(w) for n, w in (floats or {}).items()}
+        self.floats = dict(floats or {})
         jit = self.compilations.jit
         self._prepare_float = jit("prepare float", lambda w: self.program.prepare(w, None))
         self._prepare = jit("prepare", self._prepare_quantized)
@@ -117,10 +118,51 @@ class Runner:
             "quantized forward", jax.vmap(self._run_quantized, in_axes=(None, None, 0))
         )
 
+    def sharing(
+        self,
+        model: Model,
+        *,
+        plan: Plan | None = None,
+        changed: Mapping[str, np.ndarray] | None = None,
+        floats: Mapping[str, np.ndarray] | None = None,
+    ) -> Runner:
+        """Return a runner of a graph that differs in numbers alone; all programs are common.
+
+        Args:
+          model: The same nodes, but for the settings of quantizers and the values of `changed`.
+          plan: Its quantizers, on the same tensors and with room for as many scales.
+          changed: Weights, by initializer, that differ.
+          floats: As of a new runner.
+        """
+        other = copy.copy(self)
+        other.__dict__.pop("float_weights", None)
+        other.model, other.plan = model, plan
+        new = dict(changed or {})
+        other.program = dataclasses.replace(
+            self.program, plan=plan, weights={**self.program.weights, **new}
+        )
+        other.weights = {**self.weights, **{n: jnp.asarray(w) for n, w in new.items()}}
+        other.floats = dict(floats or {})
+        return other
+
+    def serves(self, plan: Plan) -> bool:
+        """Whether quantizers lie as this runner's do; what else they hold is data (`sharing`)."""
+
+        def places(one: Plan) -> list[tuple[str, str, int | None, int]]:
+            return [(c.name, c.tensor, c.axis, c.channels) for c in one.calibrations]
+
+        return self.plan is not None and places(self.plan) == places(plan)
+
     def batch_for(self, bytes_per_sample: float) -> int:
         """Return the samples of a program run that needs so many bytes for each."""
-        weights = sum(w.nbytes for w in self.program.weights.values())
-        return self.batching.of(bytes_per_sample, weights)
+        return self.batching.of(bytes_per_sample, self._weight_bytes())
+
+    def fits(self, bytes_per_sample: float) -> bool:
+        """Tell whether a run that needs so many bytes for each sample may take even one."""
+        return bytes_per_sample <= self.batching.room(self._weight_bytes())
+
+    def _weight_bytes(self) -> int:
+        return sum(w.nbytes for w in self.program.weights.values())
 
     def _prepare_quantized(self, weights: Mapping[str, Array], table: Table) -> dict[str, Array]:
         assert self.plan is not None
@@ -140,7 +182,8 @@ class Runner:
     @functools.cached_property
     def float_weights(self) -> Packed:
         """The weights of the float model, packed once."""
-        return Packed(self._prepare_float({**self.weights, **self._floats}), None)
+        floats = {n: jnp.asarray(w) for n, w in self.floats.items()}
+        return Packed(self._prepare_float({**self.weights, **floats}), None)
 
     def pack(self, table: Table | None, changed: Mapping[str, np.ndarray] | None = None) -> Packed:
         """Quantize and pack the weights under a table; the float weights for None.
@@ -194,13 +237,15 @@ class Runner:
     def forward(self, table: Table | Packed | None) -> Callable[[Feeds], dict[str, np.ndarray]]:
         """Return the function that evaluators call: feeds of any batch, outputs on the host.
 
-        A batch is a multiple of the sample's own length along axis 0 of every input.
+        A batch is a multiple of the sample's own length along axis 0 of every input. Outputs have
+        the dtypes that the model declares.
 
         Raises:
           ShapeError: (when called) feeds do not consist of whole samples.
         """
         packed = table if isinstance(table, Packed) else self.pack(table)
         shapes = self.program.shapes
+        declared = {tensor.name: tensor.dtype for tensor in self.model.outputs}
 
         def forward(feeds: Feeds) -> dict[str, np.ndarray]:
             arrays = self._checked(feeds)
@@ -227,6 +272,10 @@ class Runner:
                 out = self.run(packed, chunk)
                 parts.append({n: np.asarray(v)[:size] for n, v in out.items()})
             joined = {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
+            # Programs count in 32 bits; who reads the outputs goes by the model's declaration.
+            joined = {
+                n: v.astype(declared.get(n) or v.dtype, copy=False) for n, v in joined.items()
+            }
             return {
                 n: v[0] if count == 1 else v.reshape(-1, *v.shape[2:]) if v.ndim > 1 else v
                 for n, v in joined.items()

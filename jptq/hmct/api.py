@@ -16,17 +16,19 @@ import numpy as np
 from jptq import __version__, files, ir
 from jptq.data.samples import folder_name
 from jptq.errors import ConfigError, DataError, UnknownNameError
+from jptq.hmct.echo import echo, enabled
 from jptq.hmct.executor import ORTExecutor
 from jptq.hmct.ir import load_model
 from jptq.hmct.model import AnyModel, OnnxModel, frozen_model
+from jptq.hmct.passes import PredicateBasedPass, register_pass, rewritten
 from jptq.hmct.quant_info import node_rows, quant_info
 from jptq.ir import Model
 from jptq.quant.calibrated import plan_of, with_thresholds
+from jptq.quant.config import load_config
 from jptq.report import distance_table
 from jptq.report.vendor_tables import node_table
 from jptq.targets import marches
-from jptq.tuning import Journal, Measurer, Prepared, prepare
-from jptq.tuning.source import First
+from jptq.tuning import Prepared, prepare
 
 if TYPE_CHECKING:
     import onnx
@@ -34,11 +36,13 @@ if TYPE_CHECKING:
 __all__ = [
     "ModelBuilder",
     "ORTExecutor",
+    "PredicateBasedPass",
     "build_model",
     "check_model",
     "export_onnx",
     "infer_shapes",
     "load_model",
+    "register_pass",
     "version",
 ]
 
@@ -105,6 +109,8 @@ def build_model(
 ) -> onnx.ModelProto | ModelBuilder:
     """Optimize and calibrate a float model, and write what the vendor's tool would.
 
+    Passes of the user (`register_pass`) rewrite the model before it is optimized.
+
     Args:
       onnx_model: The model; or `onnx_file`.
       march: Target; ``nash`` is ``nash-e``.
@@ -142,20 +148,22 @@ def build_model(
         _save(original, f"{prefix}original_float_model.onnx")
     _log.info("End to prepare the onnx model.")
     settings, data = _merged(quant_config, cali_dict, cali_data)
+    config = load_config(settings)
+    for line in echo(config):
+        _log.info("%s", line)
     if check_mode:
         # Thresholds will be 1 whatever is found: no methods are tried against each other.
-        settings, data = settings or _FASTEST, _random(original)
+        config, data = config if settings else load_config(_FASTEST), _random(original)
     with tempfile.TemporaryDirectory(prefix="jptq-build-") as folder:
         source, samples = Path(folder) / "model.onnx", Path(folder) / "samples"
-        ir.save(original, source)
+        ir.save(rewritten(original), source)
         _write_samples(original, data, samples)
-        network = prepare(
-            source, samples, march=target, quant_config=settings, progress=_log_stages
-        )
+        network = prepare(source, samples, march=target, quant_config=config, progress=_log_stages)
+        for line in enabled(network.method):
+            _log.info("%s", line)
         if check_mode:
             network = _with_unit_thresholds(network)
         _log.info("End to calibrate the model.")
-        network = dataclasses.replace(network, samples=First(network.samples, 1))
         info = _report(network, verbose=verbose)
     if save_model:
         _save(network.floating, f"{prefix}optimized_float_model.onnx")
@@ -334,14 +342,13 @@ def _with_unit_thresholds(network: Prepared) -> Prepared:
 
 def _report(network: Prepared, *, verbose: bool) -> dict[str, dict[str, Any]]:
     """Run the first sample, log the two tables and return what ``quant_info.json`` holds."""
-    from jptq.hmct.quantizer.debugger.info import node_cosines
+    from jptq.hmct.quantizer.debugger.info import examined
 
-    cosines = node_cosines(network)
+    found = examined(network)
     if verbose:
-        measurer = Measurer(network, None, Journal(None))
-        _log.info("%s", node_table(node_rows(network, cosines)))
-        _log.info("%s", distance_table(measurer.compare(network.configured)))
-    return quant_info(network, cosines)
+        _log.info("%s", node_table(node_rows(network, found.cosines)))
+        _log.info("%s", distance_table(found.outputs))
+    return quant_info(network, found.cosines)
 
 
 def _log_stages(step: str, done: int, total: int) -> None:

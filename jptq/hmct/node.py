@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from jptq.errors import ModelError
 from jptq.hmct.variable import OnnxVariable, Shape
 from jptq.ir import Node
@@ -64,6 +66,11 @@ class OnnxNode:
         if self._graph is None:
             raise ModelError(f"node {self._name!r} has been destroyed")
         return self._graph
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is in a graph; not after `destroy`."""
+        return self._graph is not None
 
     @property
     def inputs(self) -> tuple[OnnxVariable, ...]:
@@ -188,6 +195,5 @@ def _plain(value: Any) -> Any:
         return value.decode()
     if isinstance(value, list | tuple):
         return tuple(_plain(item) for item in value)
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        return value.item()
-    return value
+    # An array without axes is a tensor: the value of a Constant.
+    return value.item() if isinstance(value, np.generic) else value

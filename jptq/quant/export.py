@@ -20,6 +20,7 @@ from jptq.ir.opset import raise_opset
 from jptq.numerics.affine import Affine, affine
 from jptq.numerics.fake_quant import quantize
 from jptq.numerics.qtypes import FLOAT16, QType, qtype
+from jptq.quant.originals import restored
 
 OPSET = 21
 """The first that quantizes to int16."""
@@ -70,11 +71,11 @@ def to_qdq(model: Model) -> Model:
 
 
 def without_quantizers(model: Model, *, idle: bool = False) -> Model:
-    """Return the float model under a calibrated one.
+    """Return the float model under a calibrated one, with the biases that it had.
 
     Args:
       model: With quantizers.
-      idle: Take away only those that pass their tensor as it is.
+      idle: Take away only those that pass their tensor as it is, and leave all constants.
     """
     bypass: dict[str, str] = {}
     nodes = []
@@ -86,7 +87,8 @@ def without_quantizers(model: Model, *, idle: bool = False) -> Model:
         else:
             source = node.inputs[0]
             bypass[node.outputs[0]] = bypass.get(source, source)
-    return rename(dataclasses.replace(model, nodes=tuple(nodes)), bypass)
+    bare = rename(dataclasses.replace(model, nodes=tuple(nodes)), bypass)
+    return bare if idle else restored(bare)
 
 
 def _active(node: Node) -> bool:

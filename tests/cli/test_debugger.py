@@ -251,10 +251,11 @@ def test_every_option_reaches_its_function(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("get-sensitivity m.onnx data", "invalid choice: 'get-sensitivity'"),
+        ("get-sensitivity m.onnx data", "did you mean 'get-sensitivity-of-nodes'"),
         ("get-sensitivity-of-nodes m.onnx", "the following arguments are required: DATA"),
         ("get-sensitivity-of-nodes m.onnx data -v maybe", "'maybe' is neither True nor False"),
         ("get-sensitivity-of-nodes m.onnx data -m [mse", "'[mse' is not a list"),
+        ("get-sensitivity-of-nodes m.onnx data -i [[[a]]]", "nests lists too deep"),
         ("get-sensitivity-of-nodes m.onnx data -d two", "invalid int value: 'two'"),
         ("get-sensitivity-of-nodes m.onnx data -x 1", "unrecognized arguments: -x 1"),
         ("get-sensitivity-of-nodes m.onnx data", "cannot read m.onnx"),
@@ -285,7 +286,23 @@ def test_wrong_usage_is_refused_in_words_that_name_it(
     ended = program(f"jptq-debugger {line}")
     assert ended.code == 2
     assert message in ended.err
+    assert ended.err.startswith("jptq-debugger: error: ")
+    assert len(ended.err.splitlines()) <= 4
     assert "Traceback" not in ended.err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(program: Program) -> None:
+    for command, option in (
+        ("get-sensitivity-of-nodes", "-s"),
+        ("sensitivity-analysis", "-sd"),
+        ("runall", "-s"),
+    ):
+        ended = program(
+            f"jptq-debugger {command} {INT8[0]} calibration_data {option} {INT8[0]}/sub"
+        )
+        assert ended.code == 2
+        assert "choose another save_dir" in ended.err
+        assert ended.out == ""
 
 
 def test_a_needed_list_is_asked_for_if_somebody_is_there(

@@ -32,6 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("info")
     debugged.save(made, "m.onnx")
     ir.save(networks.calibrated(), made / "two.onnx")
+    ir.save(networks.floating(), made / "float.onnx")
     for index, feeds in enumerate(networks.feeds(2)):
         for name, array in feeds.items():
             path = made / "two" / name / f"{index}.npy"
@@ -155,7 +156,8 @@ def test_without_data_a_random_sample_is_run_and_that_is_said(program: Program) 
         (("two.onnx", "-c", "two/x/0.npy"), "1 files of calibration data for 2 inputs"),
         (("m.onnx", "-c", "m.onnx"), "not an .npy file"),
         (("m.onnx", "-c", "two/x/0.npy"), "takes shape 1x3x16x16, not 1x4x8x8"),
-        (("m.onnx", "-c", "nothing.npy"), "not an .npy file"),
+        (("m.onnx", "-c", "nothing.npy"), "cannot read nothing.npy"),
+        (("float.onnx",), "the model has no quantizers"),
     ],
 )
 def test_wrong_usage_is_refused_in_words_that_name_it(

@@ -11,6 +11,7 @@ import pytest
 
 from jptq import __version__, ir
 from jptq.cli.main import main
+from jptq.engine import Runner
 from jptq.errors import ConfigError, DataError, ModelError, ShapeError, UnknownNameError
 from jptq.hmct import api
 from jptq.hmct.api import ORTExecutor, build_model, check_model, load_model
@@ -56,9 +57,10 @@ def built(tmp_path_factory: pytest.TempPathFactory, log: Lines) -> Path:
     """Return a folder with the files of an all-INT16 build."""
     folder = tmp_path_factory.mktemp("built")
     config = {"model_config": {"all_node_type": "int16", **MAX["model_config"]}}
-    logger = logging.getLogger("jptq.hmct")
+    logger = logging.getLogger("jptq")
     logger.addHandler(log)
-    before, logger.level = logger.level, logging.INFO
+    before = logger.level
+    logger.setLevel(logging.INFO)
     build_model(
         onnx_file=_saved(tmp_path_factory.mktemp("given")),
         march="nash-e",
@@ -67,7 +69,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, log: Lines) -> Path:
         name_prefix=str(folder / "net"),
     )
     logger.removeHandler(log)
-    logger.level = before
+    logger.setLevel(before)
     return folder
 
 
@@ -131,6 +133,12 @@ def test_the_stages_and_the_tables_are_logged(built: Path, log: Lines) -> None:
         "End to calibrate the model.",
         *(f"Saving model to: {built}/net_{name}.onnx." for name in FILES[1:]),
     ]
+    settings = log.said.index("All nodes in the model are set to datatype: int16")
+    assert log.said[settings + 1 : settings + 3] == [
+        "The activation calibration parameters:",
+        "    calibration_type     : max",
+    ]
+    assert "Run calibration model with max method." in log.said[settings:]
     tables = "\n".join(log.said)
     assert "The main quantized node information:" in tables
     assert "The quantized model output:" in tables
@@ -263,3 +271,24 @@ def test_a_build_script_runs_with_the_vendors_names(
 def test_samples_of_another_shape_are_refused() -> None:
     with pytest.raises((DataError, ShapeError), match="takes shape 1x2x4x4"):
         build_model(tiny(), cali_data=[np.zeros((2, 4, 4), np.float32)], save_model=False)
+
+
+@pytest.mark.slow
+def test_a_build_makes_one_runner_whose_programs_are_compiled_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    plain = Runner.__init__
+
+    def counted(self: Runner, *args: Any, **options: Any) -> None:
+        made.append(self)
+        plain(self, *args, **options)
+
+    monkeypatch.setattr(Runner, "__init__", counted)
+    # Several methods are tried against each other: per channel and asymmetric ones too.
+    build_model(tiny(), cali_data=samples(), save_model=False)
+    assert len(made) == 1
+    assert set(made[0].compilations.counts.values()) == {1}
+    assert {"observe", "quantized forward", "walk"} <= {
+        name.partition(" 0-")[0] for name in made[0].compilations.counts
+    }

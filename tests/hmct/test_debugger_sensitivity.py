@@ -348,6 +348,10 @@ def test_a_model_edited_by_a_script_is_ranked_without_compiling_again() -> None:
         ({"output_node": "Concat_1004"}, "Concat_1004 does not exist in the model."),
         ({"output_node": "images_HzCalibration"}, "images_HzCalibration is a calibration"),
         ({"interested_nodes": [["Conv_41", "Conv_42"]]}, "Conv_42 does not exist in the model."),
+        (
+            {"interested_nodes": [[["Conv_41"]]]},
+            "interested_nodes holds ['Conv_41'], which is no node's name",
+        ),
         ({"calibrated_data": None}, "there is no calibration data"),
     ],
 )

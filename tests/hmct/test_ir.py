@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from jptq import ir
 from jptq.errors import ModelError
@@ -22,8 +23,10 @@ from jptq.hmct.ir import (
 )
 from jptq.ir import Model
 from jptq.targets import load_target
+from tests.graphs import Graph
 from tests.hmct import networks
 from tests.hmct.networks import STEM
+from tests.oracles import run_onnx
 
 CALIBRATION = f"{STEM}_HzCalibration"
 
@@ -435,3 +438,16 @@ def test_all_int16_leaves_weights_resize_gridsample_and_second_operands_int8(mar
         calib = graph.node_mappings[name].inputs[0].src_op
         assert isinstance(calib, CalibrationNode)
         assert calib.qtype == "int16", name
+
+
+def test_a_constant_without_axes_is_still_a_tensor_after_a_round_trip() -> None:
+    g = Graph()
+    half = numpy_helper.from_array(np.asarray(0.5, np.float32))
+    g.output(g.add("Mul", g.input("x", (1, 4)), g.add("Constant", value=half), name="halved"))
+    x = np.arange(4, dtype=np.float32)[np.newaxis]
+    model = load_model(g.proto())
+    (found,) = run_onnx(model.proto, {"x": x}).values()
+    np.testing.assert_array_equal(found, x / 2)
+    (node,) = model.graph.type2nodes["Constant"]
+    node.set_attribute("value", np.float32(3))  # a NumPy number is a number
+    assert node.freeze().attributes["value"] == 3.0

@@ -98,7 +98,7 @@ def test_every_unit_agrees_with_the_export_to_one_step(name: str, qtype: str) ->
     assert figure.holds, str(figure)
 
 
-@pytest.mark.parametrize("qtype", ["int8", "int16"])
+@pytest.mark.parametrize("qtype", ["int8", "int16", "float16"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_forward_agrees_with_the_export_end_to_end(name: str, qtype: str) -> None:
     net = calibrated(NETWORKS[name]())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeAlias
 
 from jptq.data import Samples
-from jptq.errors import UnknownNameError
+from jptq.errors import StorageError, UnknownNameError
 from jptq.hmct.quantizer.debugger.loading import ArgumentError, missing
 from jptq.ir import Model
 from jptq.sensitivity import METRICS_OF
@@ -49,6 +51,23 @@ def node_type_of(given: str) -> str:
     return given
 
 
+def writable(save_dir: str | os.PathLike[str]) -> Path:
+    """Return a folder that results can be written to, before any work is done for them.
+
+    Raises:
+      StorageError: They cannot.
+    """
+    folder = Path(save_dir)
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"cannot write to {folder}",
+            why=f"{there} is {'not writable' if there.is_dir() else 'no folder'}",
+            hint="choose another save_dir",
+        )
+    return folder
+
+
 def first_samples(samples: Samples, data_num: int | None) -> Samples:
     """Return the first samples of a set; all of them for None.
 
@@ -73,6 +92,11 @@ def groups_of(given: Names, model: Model) -> list[tuple[str, ...]]:
       ArgumentError: A name is no node of the model.
     """
     groups = [(one,) if isinstance(one, str) else tuple(one) for one in given]
+    for name in (name for group in groups for name in group if not isinstance(name, str)):
+        raise ArgumentError(
+            f"interested_nodes holds {name!r}, which is no node's name",
+            hint="names, and lists of names that belong together: [['a', 'b'], 'c']",
+        )
     operators = [node.name for node in model.operators()]
     known = set(operators)
     for name in (name for group in groups for name in group):

@@ -14,8 +14,9 @@ from jax import Array
 from jptq.data import MemorySamples, Samples
 from jptq.data.check import Expected, check_layout, check_values
 from jptq.data.samples import load_samples
-from jptq.diagnosis.walk import Walk, off
+from jptq.diagnosis.walk import Walk, as_float
 from jptq.errors import DataError
+from jptq.hmct.quant_info import node_rows
 from jptq.hmct.quantizer.debugger import loading
 from jptq.hmct.quantizer.debugger.loading import ArgumentError, ModelOrFile
 from jptq.metrics import similarity
@@ -25,9 +26,13 @@ from jptq.quant.plan import Plan
 from jptq.report.vendor_tables import NodeRow
 from jptq.results import Comparison
 from jptq.tuning import Journal, Measurer, Prepared
+from jptq.tuning.measure import comparison
 from jptq.tuning.source import First, expected_of
 
 COSINE = "cosine-similarity"
+
+_CHUNK = 1 << 16
+"""Elements that are compared at a time."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,41 +65,61 @@ def model_info(
 
     Source: hmct-spec 3.3, "hmct-info".
     """
-    model, where = loading.model_of(model_or_file)
+    model, where = loading.calibrated_of(model_or_file)
     inputs = expected_of(model, where)
     network = loading.loaded(model_or_file, _sample(inputs, data, seed))
-    measurer = Measurer(network, None, Journal(None))
-    return ModelInfo(
-        nodes=tuple(_rows(network, node_cosines(network))),
-        outputs=measurer.compare(network.configured),
-    )
+    found = examined(network)
+    return ModelInfo(nodes=node_rows(network, found.cosines), outputs=found.outputs)
 
 
-def node_cosines(network: Prepared) -> dict[str, float]:
-    """Return the cosine similarity of every float node output, all quantizers at work.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Examined:
+    """A calibrated network against float on one sample, all quantizers at work.
 
-    An output that carries a quantizer is taken behind it.
+    Attributes:
+      cosines: ``{tensor: cosine}`` of every float operator output, taken behind the quantizer that
+        it carries; NaN where there is none.
+      outputs: Every output against float.
+    """
 
-    Args:
-      network: Its first sample is run.
+    cosines: Mapping[str, float]
+    outputs: Comparison
 
-    Returns:
-      ``{tensor: cosine}``; NaN where there is none.
+
+def examined(network: Prepared) -> Examined:
+    """Run the first sample of a network through one program that shows every tensor.
+
+    Outputs that it cannot show (of integers, or constant) take the network's own programs.
     """
     runner, plan = network.runner, network.plan
+    program, walk = runner.program, Walk.of(runner)
     table = network.table(network.configured)
     behind = {c.tensor: i for i, c in enumerate(plan.calibrations) if not c.constant}
+    quantized = {c.output: c.tensor for c in plan.calibrations}
+    floating = [n for n in program.outputs if np.issubdtype(program.dtypes[n], np.floating)]
+    shown = {quantized.get(name, name): name for name in floating}
     feeds = {name: value[np.newaxis] for name, value in network.samples[0].items()}
     cosines: dict[str, float] = {}
+    sums: dict[str, list[np.ndarray]] = {}
     floats: Mapping[str, Array] = {}
-    for index, values in Walk.of(runner)([runner.pack(off(table)), runner.pack(table)], feeds):
+    for index, values in walk([as_float(runner, table), runner.pack(table)], feeds):
         if index == 0:
             floats = values
             continue
         for name, value in values.items():
-            grid = _grid(plan, table, behind.get(name), runner.program.shapes[name])
-            cosines[name] = _cosine(np.asarray(floats[name]), np.asarray(value), grid)
-    return cosines
+            exact, rough = np.asarray(floats[name]), np.asarray(value)
+            grid = _grid(plan, table, behind.get(name), program.shapes[name])
+            cosines[name] = _cosine(exact, rough, grid)
+            if name in shown:
+                output = shown[name]
+                value = grid.rounded(value) if output in quantized else value
+                sums[output] = [np.asarray(_moments()(floats[name], value))]
+    if floating and sums.keys() == set(floating):
+        outputs = comparison({name: sums[name] for name in floating}, program.shapes)
+    else:
+        first = dataclasses.replace(network, samples=First(network.samples, 1))
+        outputs = Measurer(first, None, Journal(None)).compare(network.configured)
+    return Examined(cosines=cosines, outputs=outputs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,6 +131,15 @@ class _Grid:
     lower: np.ndarray
     upper: np.ndarray
     gate: np.ndarray
+
+    def rounded(self, values: Array) -> Array:
+        """Return float32 values of the tensor's shape on the grid."""
+        return _rounded()(values, self.scale, self.offset, self.bounds, self.gate)
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """Least and largest integer, ``float32[2]``."""
+        return np.stack([self.lower, self.upper])
 
 
 def _grid(plan: Plan, table: Table, index: int | None, shape: tuple[int, ...]) -> _Grid:
@@ -130,51 +164,49 @@ def _grid(plan: Plan, table: Table, index: int | None, shape: tuple[int, ...]) -
 
 
 def _cosine(floating: np.ndarray, found: np.ndarray, grid: _Grid) -> float:
-    # Zeros change no cosine: tensors are filled up, so that few lengths have to be compiled for.
-    length = 1 << max(found.size - 1, 0).bit_length()
+    """Return the cosine of two tensors, the second one rounded; sums are float64."""
+    fills = ((floating, 0.0), (found, 0.0), (grid.scale, 1.0), (grid.offset, 0.0))
+    rows = [_chunks(values, fill) for values, fill in fills]
+    with jax.enable_x64(True):
+        parts = [
+            np.asarray(_compared()(*(row[i] for row in rows), grid.bounds, grid.gate))
+            for i in range(len(rows[0]))
+        ]
+    # The largest error is no sum; the cosine does not need it.
+    return float(similarity.evaluate((COSINE,), np.sum(parts, axis=0)[None], found.size)[0, 0])
 
-    def filled(values: np.ndarray, fill: float = 0.0) -> np.ndarray:
-        row = np.full((1, length), fill, np.float32)
-        row[0, : found.size] = values.ravel()
-        return row
 
-    with jax.enable_x64(True):  # sums are float64
-        sums = _compared()(
-            filled(floating),
-            filled(found),
-            filled(grid.scale, 1.0),
-            filled(grid.offset),
-            grid.lower,
-            grid.upper,
-            grid.gate,
-        )
-    return float(similarity.evaluate((COSINE,), np.asarray(sums)[None], found.size)[0, 0])
+def _chunks(values: np.ndarray, fill: float) -> np.ndarray:
+    """Return the elements of a tensor in rows of `_CHUNK`, filled up.
+
+    A network has a hundred shapes, and each would be a compilation. Zeros change no cosine.
+    """
+    rows = np.full((max(-(-values.size // _CHUNK), 1), _CHUNK), fill, np.float32)
+    rows.ravel()[: values.size] = values.ravel()
+    return rows
 
 
 @functools.cache
 def _compared() -> Callable[..., Array]:
     """Return the comparison of a float row with one that is rounded to a grid."""
-    return jax.jit(lambda a, b, *grid: similarity.moments(a, fake_quant(b, *grid)))
+
+    def compared(
+        a: Array, b: Array, scale: Array, offset: Array, bounds: Array, gate: Array
+    ) -> Array:
+        rounded = fake_quant(b, scale, offset, bounds[0], bounds[1], gate)
+        return similarity.moments(a[None], rounded[None])
+
+    return jax.jit(compared)
 
 
-def _rows(network: Prepared, cosines: Mapping[str, float]) -> list[NodeRow]:
-    rows = []
-    for node in network.calibrated.operators():
-        slots = network.plan.by_node.get(node.name)
-        name = None if slots is None else slots.inputs.get(0)
-        if name is None:
-            continue
-        cosine = cosines.get(node.outputs[0], float("nan"))
-        rows.append(
-            NodeRow(
-                node=node.name,
-                op=node.op,
-                cosine=None if np.isnan(cosine) else cosine,
-                threshold=float(network.thresholds[name][0]),
-                qtype=network.configured[name],
-            )
-        )
-    return rows
+@functools.cache
+def _rounded() -> Callable[..., Array]:
+    return jax.jit(lambda x, s, o, bounds, gate: fake_quant(x, s, o, bounds[0], bounds[1], gate))
+
+
+@functools.cache
+def _moments() -> Callable[[Array, Array], Array]:
+    return similarity.jitted(jax.vmap(similarity.moments))
 
 
 def _sample(inputs: Sequence[Expected], data: Sequence[Path], seed: int) -> Samples:
@@ -200,8 +232,12 @@ def _sample(inputs: Sequence[Expected], data: Sequence[Path], seed: int) -> Samp
 def _array(path: Path, expected: Expected) -> np.ndarray:
     try:
         array = np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError("not an .npy file", where=str(path), why=str(error)) from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}", why=error.strerror or str(error)) from error
+    except (ValueError, EOFError) as error:
+        raise DataError(
+            "not an .npy file", where=str(path), hint="numpy.save writes one"
+        ) from error
     check_layout(array.shape, array.dtype, expected, where=str(path))
     check_values(array, where=str(path))
     return array

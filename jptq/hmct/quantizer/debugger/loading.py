@@ -1,13 +1,7 @@
-"""What every debugger function begins with: a model and its samples, in any form they come in.
-
-A script edits a model and looks again: networks that differ only in thresholds, types and switches
-share one engine, so that the second look compiles nothing.
-"""
+"""What every debugger function begins with: a model and its samples, in any form they come in."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,25 +9,22 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from jptq import files, ir
+from jptq import ir
 from jptq.data import MemorySamples, Samples
 from jptq.data.check import check_layout
-from jptq.errors import ConfigError, DataError, UnknownNameError
+from jptq.errors import ConfigError, DataError, ModelError, UnknownNameError
+from jptq.hmct.engines import engines
+from jptq.hmct.model import OnnxModel
 from jptq.ir import Model
-from jptq.quant.calibrated import plan_of
-from jptq.quant.plan import Plan
-from jptq.targets import load_target
 from jptq.tuning import Prepared
-from jptq.tuning.prepare import MARCH, take_up
-from jptq.tuning.source import expected_of, samples_of
+from jptq.tuning.prepare import MARCH
+from jptq.tuning.reopen import take_up
+from jptq.tuning.source import expected_of, is_calibrated, samples_of
 
 DEFAULT_MARCH = "nash-e"
 
 _IN_MEMORY = "the model"
 """Stands for a file in messages."""
-
-_SETTINGS = ("thresholds", "scales", "zero_point", "qtype", "switch")
-"""Attributes of a quantizer that are data to the engine."""
 
 
 class Proto(Protocol):
@@ -95,90 +86,43 @@ def loaded(
         raise ArgumentError(
             "there is no calibration data", hint="give the folder that the model was calibrated on"
         )
-    model, where = model_of(model_or_file)
+    model, where = calibrated_of(model_or_file)
     samples = _samples(model, where, calibrated_data)
     march = march or model.metadata.get(MARCH, DEFAULT_MARCH)
     if output_node is not None:
         model = _up_to(model, output_node)
-    network = _Network.of(model, samples, where, march)
-    found = _prepared(network)
-    if found.calibrated is network.model and found.samples is samples:
-        return found
-    return dataclasses.replace(
-        found,
-        name=where.stem,
-        calibrated=network.model,
-        samples=samples,
-        digest=files.digest(ir.to_bytes(network.model), samples.digest, march),
-    )
+    return take_up(model, samples, where=where, march=march, make=engines().runner)
 
 
 def missing(name: str, known: Sequence[str]) -> ArgumentError:
     """Return the vendor's message about a name that no node has, with the nearest ones."""
     hint = UnknownNameError("node", name, known).hint
-    return ArgumentError(f"{name} does not exist in the model.", hint=hint)
+    return ArgumentError(
+        f"{name} does not exist in the model.", hint=hint or "jptq-info MODEL lists the nodes"
+    )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Network:
-    """All that an engine depends on; equal ones share it.
+def calibrated_of(given: ModelOrFile) -> tuple[Model, Path]:
+    """Return a calibrated model and its file, or what stands for it.
 
-    Attributes:
-      identity: Digest of the graph less its quantizers' settings, and of the first sample, whose
-        shapes and shape-like values are compiled in.
-      plan: Its quantizers.
-      march: Target.
-      model: With input shapes fixed.
-      samples: Fit it.
-      where: Its file.
+    Raises:
+      ModelError: It cannot be read, or has no quantizers.
     """
-
-    identity: str
-    plan: Plan
-    march: str
-    model: Model = dataclasses.field(compare=False)
-    samples: Samples = dataclasses.field(compare=False)
-    where: Path = dataclasses.field(compare=False)
-
-    @classmethod
-    def of(cls, model: Model, samples: Samples, where: Path, march: str) -> _Network:
-        first = samples[0]
-        model = ir.fix_inputs(model, {name: value.shape for name, value in first.items()})
-        nodes = tuple(
-            dataclasses.replace(
-                node, attributes={k: v for k, v in node.attributes.items() if k not in _SETTINGS}
-            )
-            if node.is_calibration
-            else node
-            for node in model.nodes
+    model, where = model_of(given)
+    if not is_calibrated(model):
+        raise ModelError(
+            "the model has no quantizers",
+            where=str(where),
+            why="it is not a calibrated model",
+            hint="give calibrated_model.onnx; jptq calibrate makes it",
         )
-        return cls(
-            identity=files.digest(
-                ir.to_bytes(dataclasses.replace(model, nodes=nodes)),
-                MemorySamples(feeds=(first,)).digest,
-            ),
-            plan=plan_of(model, load_target(march)),
-            march=march,
-            model=model,
-            samples=samples,
-            where=where,
-        )
-
-    def __hash__(self) -> int:
-        """Plans hold dicts, which cannot be hashed."""
-        return hash((self.identity, self.march))
-
-
-@functools.lru_cache(maxsize=1)
-def _prepared(network: _Network) -> Prepared:
-    """Return the engine of a network; the last one is kept, with its weights."""
-    return take_up(network.model, network.samples, where=network.where, march=network.march)
+    return model, where
 
 
 def model_of(given: ModelOrFile) -> tuple[Model, Path]:
     """Return a model and its file, or what stands for it."""
-    if isinstance(given, Model):
-        return given, Path(_IN_MEMORY)
+    if isinstance(given, Model | OnnxModel):
+        return given.freeze() if isinstance(given, OnnxModel) else given, Path(_IN_MEMORY)
     if isinstance(given, bytes):
         return ir.from_bytes(given), Path(_IN_MEMORY)
     if isinstance(given, str | os.PathLike):

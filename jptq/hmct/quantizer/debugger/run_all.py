@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from jptq.errors import JptqError
 from jptq.hmct.quantizer import debugger
@@ -79,7 +78,7 @@ def runall(
 
     Source: hmct-spec 3.1, 3.2.
     """
-    root = Path(save_dir)
+    root = arguments.writable(save_dir)
     arguments.metrics_of(ns_metrics)
     types: Sequence[str] = ("weight", "activation") if node_type is None else (node_type,)
     if interested_nodes is not None:

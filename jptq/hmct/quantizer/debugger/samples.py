@@ -70,7 +70,7 @@ def select_sensitive_samples(
             f"There are only {available} data, but num_sample is set to {num_sample}!"
             if num_sample > available
             else f"num_sample is set to {num_sample}",
-            hint="at least 1",
+            hint=f"1 to {available}",
         )
     ranked = rank_samples(
         network.runner, network.table(network.configured), network.samples, metric=name

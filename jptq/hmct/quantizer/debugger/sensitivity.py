@@ -80,6 +80,7 @@ def get_sensitivity_of_nodes(
 
     Source: hmct-spec 3.1, 3.2.
     """
+    folder = None if save_dir is None else arguments.writable(save_dir)
     network, table = ranking(
         model_or_file,
         calibrated_data,
@@ -93,8 +94,8 @@ def get_sensitivity_of_nodes(
     columns = columns_of(network, table)
     if verbose:
         _log.info("%s", sensitivity_table(table, before=columns))
-    if save_dir is not None:
-        save(table, columns, Path(save_dir) / LOG)
+    if folder is not None:
+        save(table, columns, folder / LOG)
     return as_strings(table, columns)
 
 
