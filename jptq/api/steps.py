@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from jptq import allocation, engine, ir, latency, sensitivity
-from jptq.engine import Batching, Forward, Runner, lower
+from jptq import allocation, engine, ir, sensitivity
+from jptq.api.timing import Serializable, Timed, model_of
+from jptq.engine import Batching, Forward, Runner
 from jptq.errors import ConfigError, UnknownNameError
 from jptq.ir import Model, load, save
-from jptq.quant.assign import Assignment
-from jptq.quant.calibrated import assignment_of, plan_of, with_assignment
-from jptq.quant.compensate import compensate
+from jptq.quant.calibrated import plan_of
 from jptq.quant.config import Config, load_config
-from jptq.quant.placement import place
+from jptq.quant.originals import original_constants
 from jptq.quant.plan import Plan
-from jptq.quant.resolve import resolve
 from jptq.registry import lookup
-from jptq.results import Allocation, LatencyTable, SensitivityTable
+from jptq.results import Allocation, SensitivityTable
 from jptq.sensitivity import Loss, naive
-from jptq.targets import Target, load_target
 from jptq.tuning.journal import Journal
 from jptq.tuning.prepare import (
     Prepared,
     Progress,
-    from_calibrated,
     prepare,
     quiet,
     spread,
 )
+from jptq.tuning.reopen import from_calibrated
 from jptq.tuning.source import is_calibrated
 
 load_model = load
 save_model = save
-
-
-class Serializable(Protocol):
-    """An ``onnx.ModelProto``, or what looks like one."""
-
-    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
-        """Return the content of an ONNX file."""
 
 
 def trace(
@@ -66,7 +56,7 @@ def trace(
         forward = jptq.trace("model.onnx", {"x": np.zeros((1, 3, 32, 32), np.float32)})
         logits = forward({"x": images})["logits"]
     """
-    return engine.trace(_model(model_or_path), example_feeds)
+    return engine.trace(model_of(model_or_path), example_feeds)
 
 
 def calibrate(
@@ -76,6 +66,7 @@ def calibrate(
     march: str = "nash-e",
     quant_config: Config | Mapping[str, Any] | Path | str | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    input_values: Mapping[str, ArrayLike] | None = None,
     batching: Batching | None = None,
     measured_latency: Path | str | None = None,
     journal: Journal | None = None,
@@ -90,6 +81,7 @@ def calibrate(
       quant_config: Calibration settings and types; for a calibrated model only with
         ``calibration_type: load``, which keeps its thresholds.
       input_shapes: Of inputs whose shape a float model leaves open.
+      input_values: Of inputs of a float model that become constants; they need no samples.
       batching: Bounds the samples of a program run, by number and by memory.
       measured_latency: Per-node times of the user.
       journal: Keeps thresholds, for resuming.
@@ -106,6 +98,7 @@ def calibrate(
             march=march,
             quant_config=quant_config,
             input_shapes=input_shapes,
+            input_values=input_values,
             batching=batching,
             measured_latency=times,
             journal=journal,
@@ -113,10 +106,18 @@ def calibrate(
         )
     config = None if quant_config is None else load_config(quant_config)
     loads = config is not None and config.activation.calibration_type == ("load",)
-    if (config is not None and not loads) or input_shapes:
+    refused = [
+        name
+        for name, given in (
+            ("--quant_config", config is not None and not loads),
+            ("--input_shape", input_shapes),
+            ("--input_value", input_values),
+        )
+        if given
+    ]
+    if refused:
         raise ConfigError(
-            f"{'--input_shape' if config is None or loads else '--quant_config'} with a model "
-            "that is calibrated already",
+            f"{refused[0]} with a model that is calibrated already",
             where=str(model),
             why="its thresholds, types and shapes are used as they are",
             hint="give the float model, or a quant_config with calibration_type 'load', which "
@@ -208,111 +209,6 @@ def default_metrics(method: str, kind: str) -> tuple[str, ...]:
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Timed:
-    """A network's quantizers and times, without thresholds.
-
-    Attributes:
-      model: With quantizers in place.
-      plan: Its quantizers.
-      target: Accelerator.
-      assignment: The types it holds.
-      table: Modelled times.
-    """
-
-    model: Model
-    plan: Plan
-    target: Target
-    assignment: Assignment
-    table: LatencyTable
-
-
-def timed(
-    model: Model | Path | str,
-    *,
-    march: str = "nash-e",
-    quant_config: Config | Mapping[str, Any] | Path | str | None = None,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    measured_latency: Path | str | None = None,
-) -> Timed:
-    """Place quantizers and model the time of every node; neither samples nor thresholds are needed.
-
-    Args:
-      model: Float or calibrated.
-      march: Target.
-      quant_config: Types; those of the model if None.
-      input_shapes: Of inputs whose shape the model leaves open.
-      measured_latency: Per-node times of the user.
-
-    Raises:
-      JptqError: Bad input, with what to do.
-    """
-    target = load_target(march)
-    config = load_config(quant_config)
-    given = _model(model)
-    graph = placed(given, config, target, input_shapes=input_shapes)
-    plan = plan_of(graph, target)
-    if quant_config is not None or not is_calibrated(given):
-        graph = with_assignment(graph, resolve(config, graph, plan, target))
-    program = lower(graph, _example(graph), plan=plan)
-    table = latency.model_latency(graph, plan, program.shapes, target)
-    if measured_latency is not None:
-        read = latency.read_measured(Path(measured_latency))
-        table = latency.with_measured(table, read, where=str(measured_latency))
-    return Timed(
-        model=graph, plan=plan, target=target, assignment=assignment_of(graph), table=table
-    )
-
-
-def placed(
-    model: Model | Path | str,
-    config: Config,
-    target: Target,
-    *,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-) -> Model:
-    """Return a network with quantizers, without thresholds unless it has them already.
-
-    Args:
-      model: Float or calibrated; a calibrated one stays as it is.
-      config: Error compensation and output quantizers follow it, types do not.
-      target: Accelerator.
-      input_shapes: Of inputs whose shape the model leaves open.
-    """
-    given = _model(model)
-    ir.refuse_quantized(given)
-    shapes = dict(input_shapes or {})
-    if is_calibrated(given):
-        return ir.fix_inputs(given, shapes)
-    graph = compensate(
-        ir.optimize(given, input_shapes=shapes),
-        config.compensations(),
-        target,
-        unmatched=config.unmatched,
-        where=config.where,
-    )
-    program = lower(graph, _example(graph))
-    return place(
-        graph,
-        target,
-        floats={n for n, dtype in program.dtypes.items() if dtype == np.float32},
-        quantize_outputs=config.model_output_type is not None,
-    )
-
-
-def latency_of(
-    model: Model | Path | str,
-    *,
-    march: str = "nash-e",
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    measured_latency: Path | str | None = None,
-) -> LatencyTable:
-    """Return the modelled time of every node under every type; arguments as `timed`."""
-    return timed(
-        model, march=march, input_shapes=input_shapes, measured_latency=measured_latency
-    ).table
-
-
 def allocate(
     network: Prepared | Timed,
     errors: SensitivityTable,
@@ -354,23 +250,6 @@ def problem(
     return allocation.build(network.plan, table, errors, metric=metric or errors.metrics[0])
 
 
-def _model(given: Model | Serializable | Path | str) -> Model:
-    if isinstance(given, Model):
-        return given
-    if isinstance(given, str | Path):
-        return load(given)
-    return ir.from_bytes(given.SerializeToString())
-
-
-def _example(graph: Model) -> dict[str, np.ndarray]:
-    return {t.name: np.zeros(_fixed(t.shape), t.dtype) for t in graph.inputs}
-
-
-def _fixed(shape: tuple[int | str | None, ...] | None) -> tuple[int, ...]:
-    """`ir.fix_inputs` has refused all others."""
-    return tuple(length for length in shape or () if isinstance(length, int))
-
-
 def _cut(prepared: Prepared, nodes: Sequence[str]) -> tuple[Model, Plan, Runner]:
     """Return the network up to some nodes; all of it if none are given."""
     if not nodes:
@@ -382,5 +261,11 @@ def _cut(prepared: Prepared, nodes: Sequence[str]) -> tuple[Model, Plan, Runner]
     tensors = [output for name in nodes for output in by_name[name].outputs if output]
     model = ir.extract(prepared.calibrated, tensors)
     plan = plan_of(model, prepared.target)
-    runner = Runner(model, prepared.samples[0], plan=plan, batching=prepared.runner.batching)
+    runner = Runner(
+        model,
+        prepared.samples[0],
+        plan=plan,
+        batching=prepared.runner.batching,
+        floats=original_constants(model),
+    )
     return model, plan, runner

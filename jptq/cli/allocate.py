@@ -17,7 +17,7 @@ from jptq.errors import ConfigError
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
-    from jptq.api.steps import Timed
+    from jptq.api.timing import Timed
     from jptq.report import Table
     from jptq.results import Allocation
 
@@ -30,6 +30,7 @@ FLAGS = (
     "march",
     "latency_table",
     "input_shape",
+    "input_value",
     "quant_config",
     "unmatched",
     "out",

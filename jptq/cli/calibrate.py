@@ -22,6 +22,7 @@ FLAGS = (
     "quant_config",
     "unmatched",
     "input_shape",
+    "input_value",
     "batch_size",
     "memory_limit",
     "device",
@@ -37,6 +38,7 @@ def run(flags: FlagValues) -> int:
     """Calibrate, write both models, and say what was found."""
     out = output.folder(inputs.beside(flags, "calibrated"))
     shapes = inputs.shapes(flags.input_shape)
+    values = inputs.values(flags.input_value)
     machine.settle(flags.device, flags.threads)
     from jptq import ir, tuning
     from jptq.api.run import WORK
@@ -48,6 +50,7 @@ def run(flags: FlagValues) -> int:
             march=flags.march,
             quant_config=inputs.config(flags),
             input_shapes=shapes,
+            input_values=values,
             journal=tuning.Journal(out / WORK, reuse=flags.resume),
             progress=shown,
             batching=inputs.batching(flags),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from jptq.cli import machine
 from jptq.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
     from absl.flags import FlagValues
 
     from jptq.cli.progress import Progress
@@ -21,6 +23,7 @@ PREPARE = (
     "model",
     "calibration_data",
     "input_shape",
+    "input_value",
     "march",
     "quant_config",
     "unmatched",
@@ -50,6 +53,7 @@ def prepared(flags: FlagValues, progress: Progress, *, folder: Path | None = Non
         march=flags.march,
         quant_config=config(flags),
         input_shapes=shapes(flags.input_shape),
+        input_values=values(flags.input_value),
         measured_latency=flags.latency_table if "latency_table" in flags else None,
         journal=Journal(folder, reuse="resume" not in flags or flags.resume),
         progress=progress,
@@ -126,6 +130,53 @@ def shapes(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
             raise ConfigError(f"--input_shape names {name!r} twice")
         found[name] = tuple(int(part) for part in parts)
     return found
+
+
+def values(given: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read ``NAME:16000``, ``NAME:1,2,3`` or ``NAME:array.npy``.
+
+    Raises:
+      ConfigError: It is not of that form, the file cannot be read, or an input is named twice.
+    """
+    found: dict[str, np.ndarray] = {}
+    for text in given:
+        name, _, value = text.rpartition(":")
+        array = _array(value, text) if value.endswith(".npy") else _numbers(value)
+        if not name or array is None:
+            raise ConfigError(
+                f"--input_value={text} is not NAME:VALUE",
+                hint="--input_value=sr:16000, numbers separated by commas, or an .npy file",
+            )
+        if name in found:
+            raise ConfigError(f"--input_value names {name!r} twice")
+        found[name] = array
+    return found
+
+
+def _numbers(text: str) -> np.ndarray | None:
+    """Return a number, or a row of numbers; None if it is neither."""
+    import numpy as np
+
+    try:
+        # JSON tells integers from other numbers, and knows true and false.
+        read = json.loads(f"[{text.lower()}]")
+        row = np.array(read)
+    except (ValueError, OverflowError):
+        return None
+    if row.ndim != 1 or row.dtype.kind not in "fiub" or not row.size:
+        return None
+    return row if row.size > 1 else row.reshape(())
+
+
+def _array(path: str, text: str) -> np.ndarray:
+    import numpy as np
+
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(
+            f"--input_value={text}: the file cannot be read", why=str(error)
+        ) from error
 
 
 def one(flags: FlagValues, name: str) -> str:

@@ -15,7 +15,7 @@ from jptq.cli import inputs, output
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
-    from jptq.api.steps import Timed
+    from jptq.api.timing import Timed
     from jptq.report import Table
 
 FLAGS = (
@@ -25,6 +25,7 @@ FLAGS = (
     "unmatched",
     "latency_table",
     "input_shape",
+    "input_value",
     "top",
     "out",
     "json",
@@ -53,13 +54,14 @@ def run(flags: FlagValues) -> int:
 
 def timed(flags: FlagValues) -> Timed:
     """Return the times of the network that the flags name."""
-    from jptq.api import steps
+    from jptq.api import timing
 
-    return steps.timed(
+    return timing.timed(
         flags.model,
         march=flags.march,
         quant_config=inputs.config(flags),
         input_shapes=inputs.shapes(flags.input_shape),
+        input_values=inputs.values(flags.input_value),
         measured_latency=flags.latency_table,
     )
 

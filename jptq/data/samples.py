@@ -160,6 +160,12 @@ def load_samples(folder: Path | str, inputs: Sequence[Expected]) -> FolderSample
         different numbers of files.
     """
     folder = Path(folder)
+    if not inputs:
+        raise DataError(
+            "the network takes no input",
+            why="every input is a constant, so every output is one",
+            hint="leave the inputs that differ from run to run as they are",
+        )
     for expected in inputs:
         if expected.dtype.kind == "O":
             raise DataError(
@@ -185,8 +191,6 @@ def load_samples(folder: Path | str, inputs: Sequence[Expected]) -> FolderSample
                 for expected, column in zip(inputs, columns, strict=True)
             ),
         )
-    if counts == {0} or not counts:
-        raise DataError("there are no samples", where=str(folder))
     return FolderSamples(inputs=tuple(inputs), paths=tuple(zip(*columns, strict=True)))
 
 
@@ -195,6 +199,8 @@ def _column(folder: Path, expected: Expected) -> list[Path]:
     own = folder / folder_name(expected.name)
     if not own.is_dir():
         present = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        if not present and not _listed(folder, ARRAYS):
+            raise _no_samples(folder, expected)
         raise DataError(
             f"there is no folder for input {expected.name!r}",
             where=str(own),
@@ -202,12 +208,19 @@ def _column(folder: Path, expected: Expected) -> list[Path]:
         )
     found = _listed(own, ARRAYS)
     if not found:
-        raise DataError(
-            f"there are no samples of input {expected.name!r}",
-            where=str(own),
-            hint="a sample is a file that ends in " + ", ".join(ARRAYS),
-        )
+        raise _no_samples(own, expected)
     return found
+
+
+def _no_samples(folder: Path, expected: Expected) -> DataError:
+    others = sorted({path.suffix or path.name for path in folder.iterdir() if path.is_file()})
+    return DataError(
+        f"there are no samples of input {expected.name!r}",
+        where=str(folder),
+        why="the files here are " + ", ".join(others) if others else "the folder is empty",
+        hint="a sample is an array as the network takes it, saved as "
+        + ", ".join((*ARRAYS, ".npz")),
+    )
 
 
 def _listed(folder: Path, suffixes: Sequence[str]) -> list[Path]:

@@ -290,7 +290,8 @@ class _Lowering:
                 where=f"node {node.name!r}",
                 why=f"it is computed from graph input {', '.join(sorted(inputs))}, "
                 "so shapes are unknown",
-                hint="make that input a constant of the file, or cut the network before this node",
+                hint="cut the network before this node; an input that is the same in every run "
+                "can be made a constant (--input_value)",
             ),
         )
 

@@ -52,8 +52,11 @@ class Batching:
           per_sample: Bytes that each sample adds.
           weights: Bytes of the network's weights.
         """
-        room = self.memory - FIXED - COPIES * weights
-        return max(1, min(self.samples, math.floor(room / max(per_sample, 1.0))))
+        return max(1, min(self.samples, math.floor(self.room(weights) / max(per_sample, 1.0))))
+
+    def room(self, weights: float) -> float:
+        """Return the bytes that the samples of a run may take; arguments as `of`."""
+        return self.memory - FIXED - COPIES * weights
 
 
 def release() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from jptq.ir.edit import extract, insert_on_tensors, prune, rename, replace_node, with_nodes
 from jptq.ir.expand import expand_units
+from jptq.ir.fixing import fix_inputs, fix_values, give_shapes
 from jptq.ir.load import from_bytes, load
 from jptq.ir.model import CALIBRATION, HORIZON, Attribute, Model, Node, Tensor
 from jptq.ir.opset import raise_opset
-from jptq.ir.optimizer import fix_inputs, optimize
+from jptq.ir.optimizer import optimize
 from jptq.ir.paths import ancestors, between, descendants
 from jptq.ir.refuse import refuse_quantized
 from jptq.ir.save import save, to_bytes, to_proto
@@ -25,7 +26,9 @@ __all__ = [
     "expand_units",
     "extract",
     "fix_inputs",
+    "fix_values",
     "from_bytes",
+    "give_shapes",
     "insert_on_tensors",
     "load",
     "optimize",

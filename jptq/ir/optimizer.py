@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from jptq.errors import ShapeError, UnknownNameError
 from jptq.ir import edit, verify
 from jptq.ir.convert import freeze, thaw
-from jptq.ir.model import Model, Tensor
+from jptq.ir.fixing import fix_inputs
+from jptq.ir.model import Model
 from jptq.ir.passes import PASSES, Pass
 
 _logger = logging.getLogger(__name__)
@@ -57,57 +57,3 @@ def _settle(graph: ir.Model, stage: Sequence[Pass]) -> None:
         for run in stage:
             changed = run(graph) or changed
         _logger.debug("%d nodes", len(graph.graph))
-
-
-def fix_inputs(model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Model:
-    """Return the model with fixed input shapes; the outputs' shapes become unknown.
-
-    Raises:
-      UnknownNameError: `input_shapes` names something that is no input.
-      ShapeError: A length stays unknown, or contradicts the file.
-    """
-    for name in input_shapes:
-        if name not in model.input_names:
-            raise UnknownNameError("input", name, model.input_names)
-    return dataclasses.replace(
-        model,
-        inputs=tuple(_fixed(tensor, input_shapes.get(tensor.name)) for tensor in model.inputs),
-        outputs=tuple(dataclasses.replace(tensor, shape=None) for tensor in model.outputs),
-    )
-
-
-def _fixed(tensor: Tensor, given: tuple[int, ...] | None) -> Tensor:
-    where = f"input {tensor.name!r}"
-    declared = tensor.shape
-    if given is None:
-        if tensor.container:
-            return tensor  # a sequence has no shape
-        if declared is None or not all(isinstance(length, int) for length in declared):
-            known = "of unknown rank" if declared is None else f"{_shown(declared)}"
-            raise ShapeError(
-                f"the shape of input {tensor.name!r} is not known",
-                where=where,
-                why=f"the file declares it {known}",
-                hint="give its shape, or samples that have it",
-            )
-        return tensor
-    fits = declared is None or (
-        len(declared) == len(given)
-        and all(
-            length == wanted
-            for length, wanted in zip(declared, given, strict=True)
-            if isinstance(length, int)
-        )
-    )
-    if not fits or any(length < 0 for length in given):
-        raise ShapeError(
-            f"input {tensor.name!r} cannot have shape {_shown(given)}",
-            where=where,
-            why=f"the file declares it {_shown(declared or ())}",
-            hint="prepare the samples for this model, or export it with another input shape",
-        )
-    return dataclasses.replace(tensor, shape=tuple(given))
-
-
-def _shown(shape: tuple[int | str | None, ...]) -> str:
-    return "[" + ", ".join("?" if length is None else str(length) for length in shape) + "]"

@@ -22,7 +22,7 @@ from jptq.ops.traits import Ints, Traits
 Arrays = tuple[Array, ...]
 Subgraph = Callable[..., Arrays]
 
-_DECIDE = "make the condition of If constant, or the graph input that it hangs on"
+_DECIDE = "make the condition of If constant, or what it hangs on (--input_value=NAME:VALUE)"
 
 _MOST_UNROLLED = 16
 """Trips that are unrolled: bodies may then use the trip number in shapes, and XLA fuses them."""

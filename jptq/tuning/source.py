@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jptq import files, ir
 from jptq.data import Expected, Samples, load_samples
@@ -19,6 +20,7 @@ def load_float(
     data: Path | str,
     *,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    input_values: Mapping[str, ArrayLike] | None = None,
     limit: int | None = None,
 ) -> tuple[Model, Samples]:
     """Read a float network and its samples; fix shapes and optimize the graph.
@@ -27,6 +29,7 @@ def load_float(
       path: ONNX file.
       data: Folder of samples (design 3).
       input_shapes: Of inputs whose shape the file leaves open; else the first sample's.
+      input_values: Of inputs that become constants; they need no samples.
       limit: Use the first samples only.
 
     Raises:
@@ -40,6 +43,7 @@ def load_float(
         )
     ir.refuse_quantized(model)
     given = dict(input_shapes or {})
+    model = ir.give_shapes(ir.fix_values(model, input_values or {}), given)
     samples = samples_of(model, path, data, given, limit)
     first = samples[0]
     shapes = {name: given.get(name, value.shape) for name, value in first.items()}

@@ -55,6 +55,22 @@ def test_an_absent_folder_is_named(jptq: Jptq, files: Files) -> None:
     refused(jptq, files, "nowhere", flags=("--calibration_data=nowhere",))
 
 
+def test_a_shape_that_contradicts_the_file_is_not_blamed_on_the_samples(
+    jptq: Jptq, files: Files
+) -> None:
+    said = ("cannot have shape [1, 2, 8, 8]", "declares it [1, 2, 6, 6]")
+    refused(jptq, files, *said, flags=("--input_shape=x:1x2x8x8",))
+
+
+def test_a_shape_or_value_of_no_input_names_the_inputs(jptq: Jptq, files: Files) -> None:
+    refused(jptq, files, "unknown input 'y'", "x", flags=("--input_shape=y:1x2",))
+    refused(jptq, files, "unknown input 'y'", "x", flags=("--input_value=y:1",))
+
+
+def test_a_network_whose_only_input_is_fixed_is_refused(jptq: Jptq, files: Files) -> None:
+    refused(jptq, files, "takes no input", flags=("--input_value=x:1",))
+
+
 def test_unequal_counts_are_told(jptq: Jptq, files: Files) -> None:
     g = Graph()
     a, b = g.input("a", (1, 4)), g.input("b", (1, 4))

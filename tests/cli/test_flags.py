@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jptq import sensitivity
@@ -126,6 +127,33 @@ def test_a_malformed_input_shape_is_refused(text: str) -> None:
         inputs.shapes([text])
 
 
+def test_input_values_are_numbers_rows_or_files(tmp_path: Path) -> None:
+    path = tmp_path / "grid.npy"
+    np.save(path, np.ones((1, 2, 3), np.float32))
+    found = inputs.values(["sr:0:16000", "k:1.5, -2", f"grid:{path}", "on:True"])
+    assert found["sr:0"].shape == ()
+    assert found["sr:0"].dtype.kind == "i"
+    np.testing.assert_array_equal(found["k"], [1.5, -2])
+    assert found["grid"].shape == (1, 2, 3)
+    assert found["on"].dtype == np.bool_
+
+
+@pytest.mark.parametrize("text", ["x", "16000", "x:", "x:many", ":3", "x:1,,2", 'x:"1"', "x:[1]"])
+def test_a_malformed_input_value_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="NAME:VALUE"):
+        inputs.values([text])
+
+
+def test_an_input_value_in_an_absent_file_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        inputs.values(["x:none.npy"])
+
+
+def test_an_input_is_fixed_once() -> None:
+    with pytest.raises(ConfigError, match="'x' twice"):
+        inputs.values(["x:1", "x:1"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -138,6 +166,7 @@ def test_a_malformed_input_shape_is_refused(text: str) -> None:
         (["--method=probe,metric"], "takes one value"),
         (["--loss=l.py"], "--loss with --method=metric"),
         (["--input_shape=x"], "NAME:SHAPE"),
+        (["--input_value=x"], "NAME:VALUE"),
     ],
 )
 def test_contradictions_are_refused_before_any_work(

@@ -139,6 +139,7 @@ def test_different_counts_are_refused(two_inputs: Path) -> None:
 def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a folder"):
         load_samples(tmp_path / "absent", (IMAGE,))
+    (tmp_path / "other").mkdir()
     with pytest.raises(DataError, match="no folder for input 'image'"):
         load_samples(tmp_path, (IMAGE,))
     (tmp_path / "image").mkdir()
@@ -184,6 +185,30 @@ def test_batches_get_an_axis_of_their_own_and_are_filled_up() -> None:
     (whole,) = batches(samples, 99)
     assert whole[0]["image"].shape == (5, 1, 2, 3)
     assert list(batches(samples.first(0), 2)) == []
+
+
+def test_a_folder_of_pictures_says_what_a_sample_is(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no samples of input 'x'") as caught:
+        load_samples(tmp_path, [Expected(name="x", dtype=np.dtype(np.float32), shape=(1, 3))])
+    assert caught.value.why == "the folder is empty"
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.jpg").touch()
+    with pytest.raises(DataError) as caught:
+        load_samples(tmp_path, [Expected(name="x", dtype=np.dtype(np.float32), shape=(1, 3))])
+    assert caught.value.why == "the files here are .jpg, .png"
+    assert ".npy" in caught.value.hint
+
+
+def test_files_of_one_input_where_there_are_two_do_not_count(tmp_path: Path) -> None:
+    np.save(tmp_path / "0.npy", np.zeros((1, 3), np.float32))
+    inputs = [Expected(name=n, dtype=np.dtype(np.float32), shape=(1, 3)) for n in "ab"]
+    with pytest.raises(DataError, match="no folder for input 'a'"):
+        load_samples(tmp_path, inputs)
+
+
+def test_a_network_without_inputs_has_nothing_to_be_fed(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="takes no input"):
+        load_samples(tmp_path, [])
 
 
 def test_an_input_of_text_is_refused_before_its_folder_is_missed(two_inputs: Path) -> None:

@@ -286,6 +286,16 @@ def test_a_value_that_only_running_gives_is_refused_with_the_inputs_it_comes_fro
     assert "graph input shape" in caught.value.why
 
 
+def test_an_output_whose_length_hangs_on_the_data_is_refused_with_what_to_do() -> None:
+    g = Graph()
+    x = g.input("image", (2, 6))
+    g.output(g.add("NonZero", x, name="found"), dtype=INT64)
+    with pytest.raises(StaticInputError, match="NonZero") as caught:
+        lower(float_model(g), {"image": jax.ShapeDtypeStruct((2, 6), np.float32)})
+    assert "cut the network before this node" in caught.value.hint
+    assert "--input_value" in caught.value.hint
+
+
 def test_all_unsupported_operators_and_attributes_are_told_at_once() -> None:
     g = Graph()
     x = g.input("x", (1, 3, 4, 4))
