@@ -8,6 +8,7 @@ sensitivity.json is written (of several methods: sensitivity_<method>.json).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,14 @@ def run(flags: FlagValues) -> int:
         raise ConfigError("--method names none")
     with progress.bars() as shown:
         prepared = inputs.prepared(flags, shown)
-        tables = [_ranked(flags, prepared, method, shown) for method in methods]
-        agreements = _agreements(flags, prepared, tables, shown) if flags.compare else []
+        exact = _exact(flags, prepared, methods, shown) if flags.compare else None
+        tables = [
+            exact.only(_metrics(flags, method))
+            if exact is not None and method == exact.method
+            else _ranked(flags, prepared, method, shown)
+            for method in methods
+        ]
+        agreements = [] if exact is None else _agreements(tables, exact)
     if out is not None:
         for table in tables:
             name = "sensitivity" if len(tables) == 1 else f"sensitivity_{table.method}"
@@ -92,15 +99,30 @@ def _ranked(
     )
 
 
-def _agreements(
-    flags: FlagValues, prepared: Prepared, tables: list[SensitivityTable], shown: Progress
-) -> list[Agreement]:
+def _metrics(flags: FlagValues, method: str) -> tuple[str, ...]:
+    from jptq.api import steps
+
+    return tuple(flags.metric or ()) or steps.default_metrics(method, flags.kind)
+
+
+def _exact(
+    flags: FlagValues, prepared: Prepared, methods: Sequence[str], shown: Progress
+) -> SensitivityTable:
+    """Rank exactly, once, by every metric that a method uses or is compared by."""
+    from jptq import sensitivity
+
+    wanted = dict.fromkeys(name for method in methods for name in _metrics(flags, method))
+    known = sensitivity.METRICS_OF["metric"]
+    if "metric" in methods:
+        known = (*known, *_metrics(flags, "metric"))
+    metrics = [name for name in (*wanted, "mse") if name in known]
+    return _ranked(flags, prepared, "metric", shown, metrics=tuple(dict.fromkeys(metrics)))
+
+
+def _agreements(tables: Sequence[SensitivityTable], exact: SensitivityTable) -> list[Agreement]:
     """Return how far each table agrees with the exact one by its own metric, or by MSE."""
     from jptq import sensitivity
 
-    wanted = {name for table in tables for name in table.metrics} | {"mse"}
-    metrics = [name for name in sensitivity.METRICS_OF["metric"] if name in wanted]
-    exact = _ranked(flags, prepared, "metric", shown, metrics=metrics)
     return [
         sensitivity.compare(table, exact) for table in tables if table.method != exact.method
     ] + [sensitivity.compare(exact, exact, metric="mse")]

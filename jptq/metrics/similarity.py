@@ -46,7 +46,8 @@ def moments(a: Array, b: Array) -> Array:
       error if ``b`` has them too; all others that are NaN or infinite have the error `_BROKEN`.
     """
     working = jnp.float32 if a.dtype == jnp.float32 else jnp.float64
-    lead, count = a.shape[0] if a.ndim else 1, channels(a.shape)
+    count = channels(a.shape)
+    lead = a.shape[0] if count > 1 else 1
     rows = (lead, count, a.size // max(lead * count, 1))
     x, y = a.astype(working).reshape(rows), b.astype(working).reshape(rows)
     e = jnp.where(x == y, 0, y - x)
@@ -85,9 +86,10 @@ terms of one sign. Errors of the metrics are relative to themselves, not to the 
 
 def _per_channel(terms: Array) -> Array:
     """Add up ``[N, C, M]`` to ``float64[C]``."""
-    spare = -terms.shape[2] % _CHUNK
+    chunk = min(_CHUNK, max(terms.shape[2], 1))
+    spare = -terms.shape[2] % chunk
     padded = jnp.pad(terms, ((0, 0), (0, 0), (0, spare)))
-    chunks = padded.reshape(*terms.shape[:2], -1, _CHUNK).sum(-1)
+    chunks = padded.reshape(*terms.shape[:2], -1, chunk).sum(-1)
     return chunks.astype(jnp.float64).sum((0, 2))
 
 

@@ -95,6 +95,23 @@ class SensitivityTable:
             stderr=self.stderr[keep],
         )
 
+    def only(self, metrics: Sequence[str]) -> SensitivityTable:
+        """Return the table of some metrics, in that order.
+
+        Raises:
+          UnknownNameError: The table does not hold one.
+        """
+        for name in metrics:
+            if name not in self.metrics:
+                raise UnknownNameError("metric", name, self.metrics)
+        columns = [self.metrics.index(name) for name in metrics]
+        return dataclasses.replace(
+            self,
+            metrics=tuple(metrics),
+            score=self.score[..., columns],
+            stderr=self.stderr[..., columns],
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``sensitivity.json``, without times: same inputs, same bytes."""
         return {

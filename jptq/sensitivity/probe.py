@@ -8,6 +8,7 @@ Hutchinson's (Communications in Statistics 18, 1989) applied to ``e_c e_c'``.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -81,15 +82,19 @@ def rank(
     # As many unit vectors as there are output elements give the squares without any chance.
     elements = sum(int(np.prod(runner.program.shapes[name])) for name in outputs)
     basis = elements if elements <= min(probes, PROBES) else 0
+    # Vectors that are pulled back together share one pass; each of them takes its own room.
+    vectors = max(ROUND, len(outputs)) if aligned else ROUND
+    at_once = memory.backward(runner.program, len(tables), vectors)
+    together = runner.fits(at_once)
     backward = runner.compilations.once(
-        ("probe", len(tables), tuple(outputs), aligned, probes),
+        ("probe", len(tables), tuple(outputs), aligned, probes, together),
         lambda: runner.compilations.jit(
-            "probe", _backward(gates, outputs, aligned=aligned, basis=basis)
+            "probe", _backward(gates, outputs, aligned=aligned, basis=basis, together=together)
         ),
     )
     packed = runner.float_weights.weights
     rounds = -(-basis // ROUND) if basis else max(1, probes // ROUND)
-    size = runner.batch_for(memory.backward(runner.program, len(tables), ROUND))
+    size = runner.batch_for(at_once)
     batches = -(-len(samples) // size)
     found: list[_Probed] = []
     drawn = 0
@@ -127,20 +132,23 @@ def rank(
 
 
 _Probed = dict[str, np.ndarray]
-"""``mse``, ``cosine-similarity``: float[S, P, O', Q, K]; ``aligned``: float[S, O, Q, K]."""
+"""``mse``: float[S, P, Q, K]; for the cosine also ``cosine-similarity``, of the same shape, and
+``aligned``: float[S, O, Q, K]."""
 
 
 def _backward(
-    gates: Gates, outputs: Sequence[str], *, aligned: bool, basis: int
+    gates: Gates, outputs: Sequence[str], *, aligned: bool, basis: int, together: bool
 ) -> Callable[..., dict[str, Array]]:
     """Return the program that pulls sign vectors back to the gates, over a batch of samples.
 
     Args:
       gates: The network.
       outputs: What is compared.
-      aligned: Add the directions ``y/|y|``, one per output, that the cosine needs.
+      aligned: Pull back what the cosine needs too: its signs, and ``y/|y|`` of each output.
       basis: Number of output elements if unit vectors take the place of random signs, else 0.
+      together: Pull the vectors of a round back in one pass; else one after the other.
     """
+    spread = jax.vmap if together else lambda pulled: functools.partial(jax.lax.map, pulled)
 
     def one(
         packed: Mapping[str, Array],
@@ -184,27 +192,24 @@ def _backward(
 
         keys = first + jnp.arange(ROUND, dtype=jnp.int32) if basis else jax.random.split(key, ROUND)
         sizes = {n: jnp.asarray(1.0 / np.sqrt(max(v.size, 1)), v.dtype) for n, v in y.items()}
-        mse = jax.vmap(lambda k: pull(signs(k, sizes))[0])(keys)
+        mse = spread(lambda k: pull(signs(k, sizes))[0])(keys)
         out = {"mse": mse}
+        if not aligned:
+            return out
         name = outputs[0]
         if one_output:
             # With one output the two scalings differ by a factor.
             out["cosine-similarity"] = mse * (1.0 / safe[name] / sizes[name])
         else:
             inverse = {n: 1.0 / s for n, s in safe.items()}
-            out["cosine-similarity"] = jax.vmap(lambda k: pull(signs(k, inverse))[0])(keys)
-        if aligned:
-            out["aligned"] = jnp.stack(
-                [
-                    pull(
-                        {
-                            n: y[n] / safe[n] ** 2 if n == m else jnp.zeros_like(y[n])
-                            for n in outputs
-                        }
-                    )[0]
-                    for m in outputs
-                ]
-            )
+            out["cosine-similarity"] = spread(lambda k: pull(signs(k, inverse))[0])(keys)
+        directions = {n: v / safe[n] ** 2 for n, v in y.items()}
+        # One pull in a map: written out per output, a network of many would compile for minutes.
+        out["aligned"] = spread(
+            lambda hot: pull(
+                {n: d * hot[i].astype(d.dtype) for i, (n, d) in enumerate(directions.items())}
+            )[0]
+        )(jnp.eye(len(outputs), dtype=jnp.float32))
         return out
 
     def batch(

@@ -29,6 +29,9 @@ HEAD = 20
 LINEAR = (0.5, 2.0)
 """Median of estimate over exact score outside of which the regime is called not linear."""
 
+FAR = 10.0
+"""Factor between estimate and exact score that no chance of the probes explains."""
+
 
 def rescore(
     table: SensitivityTable,
@@ -105,7 +108,14 @@ def _verdict(estimated: np.ndarray, exact_scores: np.ndarray, metric: str) -> st
     if positive.sum() > 3 and np.ptp(ratios) > 0:
         agree = float(stats.spearmanr(estimated[positive], exact_scores[positive]).statistic)
     if LINEAR[0] <= median <= LINEAR[1] and agree >= LINEAR[0]:
-        return text + ". The estimate holds."
+        far = int(((ratios > FAR) | (ratios < 1 / FAR)).sum())
+        if not far:
+            return text + ". The estimate holds."
+        return (
+            text
+            + f". The estimate holds for most rows, {far} off by more than {FAR:g} times: where "
+            "outputs saturate, rows below the rescored ones may be off too."
+        )
     return (
         text + f", rank correlation {agree:.2f}. The regime is not linear: large perturbations "
         "saturate the outputs, and rows below the rescored ones may be misordered too."

@@ -27,6 +27,16 @@ def found(names: list[str], *pairs: tuple[np.ndarray, np.ndarray]) -> np.ndarray
     return similarity.evaluate(names, sums, pairs[0][0].size)
 
 
+@pytest.mark.parametrize("shape", [(1000,), (900, 4), (1, 900, 4), (4, 64, 1, 1), (300,)])
+def test_sums_take_no_more_room_than_the_tensors(shape: tuple[int, ...]) -> None:
+    tensor = jax.ShapeDtypeStruct(shape, np.float32)
+    with jax.enable_x64(True):
+        program = jax.make_jaxpr(similarity.moments)(tensor, tensor)
+    largest = max(v.aval.size for line in program.jaxpr.eqns for v in line.outvars)
+    # Padding to whole chunks is all that may come on top.
+    assert largest <= 2 * math.prod(shape)
+
+
 def one(name: str, a: np.ndarray, b: np.ndarray) -> float:
     return float(found([name], (a, b))[0, 0])
 

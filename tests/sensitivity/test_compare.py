@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from jptq.errors import UnknownNameError
 from jptq.results import SensitivityTable
 from jptq.sensitivity import compare
 
@@ -23,6 +26,21 @@ def table(method: str, metric: str, values: list[float], *, first: int = 0) -> S
         samples=1,
         seconds=2.5,
     )
+
+
+def test_a_table_can_be_narrowed_to_metrics_in_another_order() -> None:
+    both = dataclasses.replace(
+        table("metric", "mse", [1.0, 2.0]),
+        metrics=("mse", "sqnr"),
+        score=np.array([[[1.0, 10.0]], [[2.0, 20.0]]]),
+        stderr=np.zeros((2, 1, 2)),
+    )
+    turned = both.only(("sqnr", "mse"))
+    assert turned.metrics == ("sqnr", "mse")
+    np.testing.assert_array_equal(turned.column("sqnr"), [10.0, 20.0])
+    assert both.only(("mse",)).score.shape == (2, 1, 1)
+    with pytest.raises(UnknownNameError, match="'mre'"):
+        both.only(("mre",))
 
 
 def test_equal_orders_agree_fully_whatever_their_units() -> None:

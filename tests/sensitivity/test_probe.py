@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from jptq.engine import Batching, Runner
+from jptq.engine.memory import MIB
 from jptq.errors import UnknownNameError
 from jptq.results import SensitivityTable
 from jptq.sensitivity import compare, probe, rows_of
@@ -38,6 +42,45 @@ def test_estimates_are_near_the_exact_scores_of_a_smooth_network(net: Case) -> N
     assert (found.column("cosine-similarity") <= 1.0).all()
     assert found.cost["probes"] <= 32
     assert found.method == "probe"
+
+
+@pytest.mark.slow
+def test_vectors_are_pulled_back_one_by_one_where_memory_is_short(net: Case) -> None:
+    rows = net.rows()
+    short = Runner(
+        net.model, net.samples[0], plan=net.plan, batching=Batching(samples=1, memory=MIB)
+    )
+    found = [
+        probe.rank(
+            runner,
+            net.thresholds,
+            net.int8,
+            rows,
+            net.samples,
+            metrics=("mse", "cosine-similarity"),
+            probes=8,
+        )
+        for runner in (net.runner, short)
+    ]
+    assert not short.fits(1)
+    np.testing.assert_allclose(found[1].score, found[0].score, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_what_only_the_cosine_needs_is_not_pulled_back_without_it(
+    net: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulled: list[set[str]] = []
+    scores = probe._scores
+
+    def seen(found: Any, *args: Any) -> Any:
+        pulled.append(set(found[0]))
+        return scores(found, *args)
+
+    monkeypatch.setattr(probe, "_scores", seen)
+    ranked(net, net.rows(), probes=4)
+    ranked(net, net.rows(), probes=4, metrics=("mse", "cosine-similarity"))
+    assert pulled == [{"mse"}, {"mse", "cosine-similarity", "aligned"}]
 
 
 @pytest.mark.slow

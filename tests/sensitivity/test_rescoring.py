@@ -56,6 +56,14 @@ def test_an_estimate_that_holds_is_called_so() -> None:
     assert "not linear" in _verdict(truth[::-1] * 1.1, truth, "mse")
 
 
+def test_a_few_estimates_that_are_far_off_are_told() -> None:
+    truth = np.array([5.0, 4.0, 3.0, 2.0, 1.0])
+    estimate = truth * [1, 1, 1, 1, 1 / 4000]
+    said = _verdict(estimate, truth, "mse")
+    assert "1 off by more than 10 times" in said
+    assert "The estimate holds." not in said
+
+
 def test_nothing_is_scored_where_the_share_is_less_than_a_row(
     network: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
