@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from jptq.api.steps import (
         allocate,
         calibrate,
-        latency_of,
         load_model,
         rank_nodes,
         save_model,
         trace,
     )
     from jptq.api.sweep import diagnose, sweep
+    from jptq.api.timing import latency_of
     from jptq.api.what_if import what_if
     from jptq.engine.trace import Forward
     from jptq.errors import JptqError
     from jptq.results import Allocation, LatencyTable, Report, SensitivityTable
-    from jptq.tuning.loop import Options
+    from jptq.tuning.options import Options
     from jptq.tuning.prepare import Prepared
 
 __version__ = "0.1.0"
@@ -61,14 +61,14 @@ _HOMES = {
     "Forward": "jptq.engine.trace",
     "JptqError": "jptq.errors",
     "LatencyTable": "jptq.results",
-    "Options": "jptq.tuning.loop",
+    "Options": "jptq.tuning.options",
     "Prepared": "jptq.tuning.prepare",
     "Report": "jptq.results",
     "SensitivityTable": "jptq.results",
     "allocate": "jptq.api.steps",
     "calibrate": "jptq.api.steps",
     "diagnose": "jptq.api.sweep",
-    "latency_of": "jptq.api.steps",
+    "latency_of": "jptq.api.timing",
     "load_model": "jptq.api.steps",
     "rank_nodes": "jptq.api.steps",
     "save_model": "jptq.api.steps",

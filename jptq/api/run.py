@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from numpy.typing import ArrayLike
 
 from jptq import files, ir, report
 from jptq.engine import Batching
 from jptq.engine.cache import enable_compilation_cache
 from jptq.quant.calibrated import with_assignment
-from jptq.quant.config import Config
+from jptq.quant.config import Config, load_config
 from jptq.quant.export import to_qdq
 from jptq.results import Report
 from jptq.tuning.evaluator import Evaluator, Forward
 from jptq.tuning.goal import Judge
 from jptq.tuning.journal import Journal
-from jptq.tuning.loop import Options, tune_prepared
+from jptq.tuning.loop import tune_network
+from jptq.tuning.options import Options
 from jptq.tuning.prepare import Prepared, Progress, prepare, quiet
 from jptq.tuning.story import pareto_json
 
@@ -39,6 +41,7 @@ def tune(
     quant_config: Config | Mapping[str, Any] | Path | str | None = None,
     options: Options | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    input_values: Mapping[str, ArrayLike] | None = None,
     calibration_samples: int | None = None,
     batching: Batching | None = None,
     measured_latency: Path | str | None = None,
@@ -54,9 +57,11 @@ def tune(
       out: Folder for the results; made if absent.
       march: Target.
       evaluator: ``path.py[:function]`` or a function ``evaluate(forward)``; higher is better.
-      quant_config: Calibration settings and types to start from.
+      quant_config: Calibration settings; types that it names for nodes are kept, all others are
+        chosen.
       options: Goal and search.
       input_shapes: Of inputs whose shape the file leaves open.
+      input_values: Of inputs that become constants; they need no samples.
       calibration_samples: Use the first samples only.
       batching: Bounds the samples of a program run, by number and by memory.
       measured_latency: Per-node times of the user.
@@ -74,6 +79,7 @@ def tune(
     enable_compilation_cache()
     folder = Path(out)
     options = options or Options()
+    options.check()
     journal = Journal(folder / WORK, reuse=resume)
     judge_function = (
         Evaluator.load(evaluator)
@@ -82,20 +88,29 @@ def tune(
         if evaluator is None
         else Evaluator.of(evaluator)
     )
-    prepared = prepare(
-        Path(model),
-        calibration_data,
-        march=march,
-        quant_config=quant_config,
-        input_shapes=input_shapes,
-        limit=calibration_samples,
-        batching=batching,
-        measured_latency=None if measured_latency is None else Path(measured_latency),
+
+    def prepared_by(config: Config) -> Prepared:
+        return prepare(
+            Path(model),
+            calibration_data,
+            march=march,
+            quant_config=config,
+            input_shapes=input_shapes,
+            input_values=input_values,
+            limit=calibration_samples,
+            batching=batching,
+            measured_latency=None if measured_latency is None else Path(measured_latency),
+            journal=journal,
+            progress=progress,
+        )
+
+    found, prepared = tune_network(
+        prepared_by(load_config(quant_config)),
+        options,
+        prepared_by,
+        evaluator=judge_function,
         journal=journal,
         progress=progress,
-    )
-    found = tune_prepared(
-        prepared, options, evaluator=judge_function, journal=journal, progress=progress
     )
     progress("write", 0, 1)
     write(found, prepared, folder)

@@ -8,7 +8,8 @@ from typing import Any
 
 from jptq.engine import Batching
 from jptq.tuning.evaluator import Evaluator, Forward
-from jptq.tuning.prepare import Progress, from_calibrated, quiet
+from jptq.tuning.prepare import Progress, quiet
+from jptq.tuning.reopen import from_calibrated
 from jptq.tuning.what_if import WhatIf
 
 

@@ -60,6 +60,12 @@ VOCABULARY: dict[str, Flag] = {
         kind="repeated",
         shown="NAME:SHAPE",
     ),
+    "input_value": Flag(
+        help="Make an input a constant, so that what hangs on it folds: NAME:16000, NAME:1,2,3 or "
+        "NAME:array.npy. It then needs no samples; may be repeated.",
+        kind="repeated",
+        shown="NAME:VALUE",
+    ),
     "march": Flag(
         help="Target: nash-e, nash-m or nash-p.",
         shown="NAME",
@@ -75,8 +81,9 @@ VOCABULARY: dict[str, Flag] = {
         shown="NODE=TYPE",
     ),
     "quant_config": Flag(
-        help="Calibration settings and types to start from, in the vendor's form: JSON, with or "
-        "without comments, a Python dict, or the YAML of the compile tool.",
+        help="Calibration settings and types, in the vendor's form: JSON, with or without "
+        "comments, a Python dict, or the YAML of the compile tool. jptq tune and jptq allocate "
+        "keep the types that it names for nodes and choose all others.",
         shown="FILE",
     ),
     "action": Flag(
@@ -145,6 +152,13 @@ VOCABULARY: dict[str, Flag] = {
         "next; or head, the subgraph in front of the failing output.",
         shown="NAME",
         default="milp",
+    ),
+    "leftovers": Flag(
+        help="What to do with the operands that all-INT16 leaves INT8 (weights, what Resize "
+        "reads), if it misses the goal because of them: dual-int16; ec, a second operator; auto, "
+        "which takes ec where dual-int16 is not enough; or int8, nothing.",
+        shown="NAME",
+        default="auto",
     ),
     "method": Flag(
         help="How sensitivity is found: metric (exact), probe, gradient or hessian.",

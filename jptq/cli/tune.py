@@ -10,12 +10,12 @@ best result is written in each case.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jptq.cli import inputs, machine, output, progress
 from jptq.errors import ConfigError
-from jptq.registry import lookup
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
@@ -33,6 +33,7 @@ GOAL = (
 
 SEARCH = (
     "search",
+    "leftovers",
     "method",
     "loss",
     "samples",
@@ -57,6 +58,7 @@ FLAGS = (
     "unmatched",
     "latency_table",
     "input_shape",
+    "input_value",
     *SEARCH,
 )
 REQUIRED = ("model", "calibration_data")
@@ -73,6 +75,7 @@ def run(flags: FlagValues) -> int:
         quant_config=inputs.config(flags),
         latency_table=flags.latency_table,
         input_shape=flags.input_shape,
+        input_value=flags.input_value,
     )
 
 
@@ -86,11 +89,13 @@ def tuned(
     quant_config: Config | None = None,
     latency_table: str | None = None,
     input_shape: tuple[str, ...] = (),
+    input_value: tuple[str, ...] = (),
 ) -> int:
     """Tune a network; flags of `GOAL`, `SEARCH` and ``march`` are read from ``flags``."""
     out = output.folder(out)
     refuse_contradictions(flags, has_evaluator=evaluator is not None)
     shapes = inputs.shapes(input_shape)
+    values = inputs.values(input_value)
     machine.settle(flags.device, flags.threads)
     from jptq.api.run import tune
 
@@ -105,6 +110,7 @@ def tuned(
             quant_config=quant_config,
             options=asked,
             input_shapes=shapes,
+            input_values=values,
             measured_latency=latency_table,
             resume=flags.resume,
             flags={name: flags[name].value for name in flags if flags[name].present},
@@ -138,13 +144,9 @@ def options(flags: FlagValues) -> Options:
     from jptq import sensitivity, tuning
 
     method = inputs.one(flags, "method")
-    lookup(sensitivity.METHODS, method, "method", where="--method")
-    lookup(dict.fromkeys(tuning.SEARCHES), flags.search, "search", where="--search")
-    if flags.loss is not None and method not in ("gradient", "hessian"):
-        raise ConfigError(f"--loss with --method={method}", hint="gradient and hessian take one")
     budgeted = flags.latency_budget_us is not None or flags.latency_budget_ratio is not None
     bounded = flags.min_score is not None or flags.min_cosine is not None
-    return tuning.Options(
+    asked = tuning.Options(
         **({"min_score": flags.min_score} if flags.min_score is not None else {}),
         **({"min_cosine": flags.min_cosine} if flags.min_cosine is not None else {}),
         latency_budget_us=flags.latency_budget_us,
@@ -152,11 +154,17 @@ def options(flags: FlagValues) -> Options:
         quality=bounded or not budgeted,
         method=method,
         search=flags.search,
+        leftovers=flags.leftovers,
         samples=flags.samples,
         seed=flags.seed,
-        loss=None if flags.loss is None else sensitivity.load_loss(flags.loss),
         time_limit_s=flags.time_limit,
     )
+    asked.check()
+    if flags.loss is None:
+        return asked
+    if method not in ("gradient", "hessian"):
+        raise ConfigError(f"--loss with --method={method}", hint="gradient and hessian take one")
+    return dataclasses.replace(asked, loss=sensitivity.load_loss(flags.loss))
 
 
 def show(report: Report, out: Path, *, as_json: bool) -> None:

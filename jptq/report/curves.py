@@ -144,6 +144,7 @@ def ranking(report: Report) -> Ranking:
     else:
         errors, quantity = scores, metric
     runs_as = {node.node: node.candidate for node in report.raised}
+    runs_as |= {node.second: node.candidate for node in report.raised if node.second}
     bars = [
         Bar(
             node=table.rows[i],

@@ -154,7 +154,7 @@ def _use(report: Report) -> list[str]:
         "import onnx\n"
         "from hmct.api import build_model\n\n"
         "build_model(\n"
-        f"    onnx_model=onnx.load({json.dumps(report.model)}),\n"
+        f"    onnx_model=onnx.load({json.dumps(f'{report.model}.onnx')}),\n"
         f"    march={json.dumps(report.march)},\n"
         "    cali_data=calibration_data,\n"
         '    quant_config="quant_config.json",\n'
@@ -183,7 +183,7 @@ def _raised(report: Report) -> list[str]:
         for node in report.raised
     ]
     counts = Counter(node.candidate for node in report.raised)
-    total = ", ".join(f"{count} to {name}" for name, count in counts.items())
+    total = ", ".join(f"{count} as {name}" for name, count in counts.items())
     return [
         "## Which nodes are raised, and why",
         f"{total}, of {len(report.latency.nodes)} nodes. The error is the mean squared error at "

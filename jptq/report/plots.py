@@ -19,6 +19,10 @@ PRECISIONS = {
     "int8": ("stays INT8", SKY),
     "int16": ("raised to INT16", ORANGE),
     "dual-int16": ("raised to dual INT16", "#882255"),
+    "float16": ("float16", "#CC79A7"),
+    "float32": ("float32", "#000000"),
+    "ec": ("compensated", GREEN),
+    "int16-ec": ("INT16 and compensated", "#117733"),
 }
 """``{candidate: (legend, colour)}``."""
 
@@ -69,6 +73,8 @@ def draw_ranking(ranking: Ranking) -> bytes:
         # The longest bar keeps room for its value.
         right = max((bar.error + bar.stderr for bar in bars), default=0.0) or max(positive)
         axes.set_xlim(left, right * (right / left) ** 0.12)
+        # Bars carry their values; labels between the decades run into each other.
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_yticks(places, [canvas.label(bar.node) for bar in bars], fontsize=8)
         axes.set_ylim(len(bars) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)

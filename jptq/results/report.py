@@ -58,11 +58,12 @@ class Raised:
     Attributes:
       node: Its name.
       op: Operator type.
-      candidate: ``int16`` or ``dual-int16``.
+      candidate: ``int16``, ``dual-int16``, ``ec`` (a second operator) or ``int16-ec``.
       why: One line: the error it caused as INT8, its rank, what verifying it showed.
       error_int8: Its own MSE at the outputs as INT8 (only it quantized).
       rank: Place in the ranking, 1 is the worst.
-      cost_us: Modelled latency that it adds.
+      cost_us: Modelled latency that it adds, with that of its second operator.
+      second: The operator that compensates it, if one does; it has a row of its own in rankings.
     """
 
     node: str
@@ -72,6 +73,7 @@ class Raised:
     error_int8: float
     rank: int
     cost_us: float
+    second: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,8 +89,8 @@ class Report:
       outcome: How it ended.
       headline: One sentence with the measured end.
       floating: The float model's scores.
-      int8: All-INT8, measured.
-      int16: All-INT16 as the target allows it, measured.
+      int8: All-INT8, measured, without ec.
+      int16: All-INT16 as the target allows it, measured, without ec.
       true_int16: Every quantizer INT16, a simulation: the ceiling of any compensation; or None.
       final: The chosen configuration, measured.
       steps: Every configuration that was run, in order.

@@ -2,13 +2,15 @@
 
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.journal import Journal
-from jptq.tuning.loop import SEARCHES, Options, tune_prepared
+from jptq.tuning.loop import tune_network, tune_prepared
 from jptq.tuning.measure import Measurer
+from jptq.tuning.options import LEFTOVERS, SEARCHES, Options
 from jptq.tuning.prepare import Prepared, prepare
 from jptq.tuning.source import load_float
 from jptq.tuning.what_if import Answer, WhatIf
 
 __all__ = [
+    "LEFTOVERS",
     "SEARCHES",
     "Answer",
     "Evaluator",
@@ -19,5 +21,6 @@ __all__ = [
     "WhatIf",
     "load_float",
     "prepare",
+    "tune_network",
     "tune_prepared",
 ]

@@ -13,7 +13,8 @@ from jax import Array
 
 from jptq import files
 from jptq.metrics import similarity
-from jptq.quant.assign import Assignment
+from jptq.numerics.qtypes import INT8
+from jptq.quant.assign import Assignment, uniform
 from jptq.results import Comparison, Evaluation, OutputError, Spread
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.journal import Journal
@@ -142,7 +143,6 @@ def evaluation(
     float_scores: Mapping[str, float],
 ) -> Evaluation:
     """Return what was measured of an assignment, with its modelled time and INT16 work."""
-    int8 = prepared.all("int8")
     return Evaluation(
         name="",
         scores=dict(scores),
@@ -150,11 +150,25 @@ def evaluation(
         comparison=found,
         time_us=prepared.latency.total_us(assignment),
         macs_int16=prepared.latency.macs_share(assignment),
-        raised=sum(
-            any(assignment[c] != int8[c] for c in slots.calibrations)
-            for slots in prepared.plan.slots
-        ),
+        raised=len(raised(prepared, assignment)),
     )
+
+
+def raised(prepared: Prepared, assignment: Assignment) -> dict[str, tuple[str, ...]]:
+    """Return the nodes that run finer than INT8, with those of their quantizers that do.
+
+    What the configuration names counts like what was chosen. A compensated node is one with its
+    second operator: it counts once, and also if ec is all that was done.
+    """
+    int8 = uniform(prepared.plan.unpinned, INT8.name)
+    second = {pair.low.name: pair.high.name for pair in prepared.pairs}
+    out: dict[str, tuple[str, ...]] = dict.fromkeys(second.values(), ())
+    for slots in prepared.plan.slots:
+        changed = tuple(c for c in slots.calibrations if assignment[c] != int8[c])
+        if changed:
+            node = second.get(slots.node, slots.node)
+            out[node] = tuple(dict.fromkeys((*out.get(node, ()), *changed)))
+    return out
 
 
 def comparable(outputs: Mapping[str, Array]) -> list[str]:

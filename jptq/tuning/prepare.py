@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jptq import __version__, files, ir, latency
 from jptq.calibration import activation_of, bias
 from jptq.data import Samples
 from jptq.engine import Batching, Runner, lower, memory
-from jptq.errors import DataError, ModelError
+from jptq.errors import DataError
 from jptq.ir import Model
 from jptq.quant.assign import (
     Assignment,
@@ -33,24 +33,43 @@ from jptq.quant.calibrated import (
     with_assignment,
     with_thresholds,
 )
-from jptq.quant.compensate import compensate
+from jptq.quant.compensate import compensate, compensations
 from jptq.quant.config import Activation, Config, load_config
-from jptq.quant.export import without_quantizers
+from jptq.quant.originals import original_constants, with_originals
+from jptq.quant.pairs import Pair, pairs_of
 from jptq.quant.placement import place
 from jptq.quant.plan import Plan
-from jptq.quant.resolve import resolve
+from jptq.quant.resolve import pins, resolve
 from jptq.results import LatencyTable
 from jptq.targets import Target, load_target
 from jptq.tuning.calibrating import thresholds
 from jptq.tuning.correction import corrected
 from jptq.tuning.journal import Journal
 from jptq.tuning.scoring import FirstSample
-from jptq.tuning.source import is_calibrated, load_float, samples_of
-
-_log = logging.getLogger(__name__)
+from jptq.tuning.source import load_float
 
 Progress = Callable[[str, int, int], None]
 """``progress(step, done, total)``; a step is a few words for a person."""
+
+
+Feeds = Mapping[str, np.ndarray]
+"""One sample."""
+
+
+class MakeRunner(Protocol):
+    """What gives the runner of a calibrated network; arguments as `Runner`."""
+
+    def __call__(
+        self,
+        model: Model,
+        example: Feeds,
+        /,
+        *,
+        plan: Plan,
+        batching: Batching | None,
+        floats: Feeds,
+    ) -> Runner:
+        """Return a runner."""
 
 
 MARCH = "march"
@@ -77,7 +96,7 @@ class Prepared:
       config: The user's quant_config.
       floating: The optimized float graph.
       calibrated: With quantizers, thresholds and the configuration's types.
-      plan: Its quantizers.
+      plan: Its quantizers; those whose types `config` names are pinned.
       samples: Calibration samples.
       method: Tag of the calibration method.
       latency: Times of all nodes.
@@ -111,12 +130,20 @@ class Prepared:
         return Activation() if self.method == UNKNOWN_METHOD else activation_of(self.method)
 
     @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Operators that are compensated by a second one."""
+        return pairs_of(self.calibrated)
+
+    @cached_property
     def configured(self) -> Assignment:
         """The types that the configuration asks for; all INT8 if it says nothing."""
         return assignment_of(self.calibrated)
 
     def all(self, name: str) -> dict[str, str]:
-        """Return the assignment that raises everything to a type, as far as the target allows."""
+        """Return the assignment that raises everything to a type.
+
+        As far as the target allows, and the configuration, which may name types of its own.
+        """
         return uniform(self.plan, name)
 
     def table(self, assignment: Assignment) -> Table:
@@ -131,6 +158,7 @@ def prepare(
     march: str,
     quant_config: Config | Mapping[str, Any] | Path | str | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    input_values: Mapping[str, ArrayLike] | None = None,
     limit: int | None = None,
     batching: Batching | None = None,
     measured_latency: Path | None = None,
@@ -145,6 +173,7 @@ def prepare(
       march: Target.
       quant_config: The vendor's configuration, as a dict or file; thresholds and types follow it.
       input_shapes: Of inputs whose shape is open.
+      input_values: Of inputs that become constants; they need no samples.
       limit: Use the first samples only.
       batching: Bounds the samples of a program run.
       measured_latency: The user's per-node times (CSV or JSON).
@@ -154,11 +183,13 @@ def prepare(
     target = load_target(march)
     config = load_config(quant_config)
     progress("load", 0, 1)
-    floating, samples = load_float(path, data, input_shapes=input_shapes, limit=limit)
+    floating, samples = load_float(
+        path, data, input_shapes=input_shapes, input_values=input_values, limit=limit
+    )
     progress("load", 1, 1)
     floating = compensate(
         floating,
-        config.compensations(),
+        compensations(config, floating, target),
         target,
         unmatched=config.unmatched,
         where=config.where,
@@ -232,10 +263,24 @@ def prepare(
         calibrated = dataclasses.replace(
             calibrated, initializers={**calibrated.initializers, **biases}
         )
+        calibrated = with_originals(calibrated, {n: floating.initializers[n] for n in biases})
     calibrated = dataclasses.replace(
         calibrated, metadata={**calibrated.metadata, MARCH: target.march, METHOD: method}
     )
-    return _assembled(
+
+    def same_programs(
+        model: Model,
+        example: Feeds,
+        *,
+        plan: Plan,
+        batching: Batching | None,
+        floats: Mapping[str, np.ndarray],
+    ) -> Runner:
+        if runner.serves(plan):
+            return runner.sharing(model, plan=plan, changed=biases, floats=floats)
+        return Runner(model, example, plan=plan, batching=batching, floats=floats)
+
+    return assembled(
         path,
         target,
         config,
@@ -246,95 +291,11 @@ def prepare(
         batching=batching,
         measured_latency=measured_latency,
         identity=identity,
-        floats={name: floating.initializers[name] for name in biases},
+        make=same_programs,
     )
 
 
-def from_calibrated(
-    path: Path,
-    data: Path | str,
-    *,
-    march: str,
-    config: Config | None = None,
-    batching: Batching | None = None,
-    measured_latency: Path | None = None,
-) -> Prepared:
-    """Take up a calibrated model: thresholds and types are those in the file.
-
-    Args:
-      path: ``calibrated_model.onnx`` of ours or of the vendor.
-      data: Folder of samples.
-      march: Target.
-      config: Types to give it instead of its own (``calibration_type: load``).
-      batching: Bounds the samples of a program run.
-      measured_latency: The user's per-node times (CSV or JSON).
-
-    Raises:
-      ModelError: The file cannot be read or has no quantizers.
-      DataError: The samples do not fit it.
-    """
-    model = ir.load(path)
-    return take_up(
-        model,
-        samples_of(model, path, data, {}, None),
-        where=path,
-        march=march,
-        config=config,
-        batching=batching,
-        measured_latency=measured_latency,
-    )
-
-
-def take_up(
-    model: Model,
-    samples: Samples,
-    *,
-    where: Path,
-    march: str,
-    config: Config | None = None,
-    batching: Batching | None = None,
-    measured_latency: Path | None = None,
-) -> Prepared:
-    """Take up a calibrated model in memory, as `from_calibrated` does with a file.
-
-    Args:
-      model: A calibrated model; its input shapes become those of the first sample.
-      samples: Fit its inputs.
-      where: Its file, or a name that stands for one.
-      march: Target.
-      config: Types to give it instead of its own.
-      batching: Bounds the samples of a program run.
-      measured_latency: The user's per-node times (CSV or JSON).
-
-    Raises:
-      ModelError: The model has no quantizers.
-    """
-    if not is_calibrated(model):
-        raise ModelError(
-            "the model has no quantizers", where=str(where), hint="jptq calibrate makes them"
-        )
-    model = ir.fix_inputs(model, {name: value.shape for name, value in samples[0].items()})
-    target = load_target(march)
-    if config is not None:
-        plan = plan_of(model, target)
-        model = with_assignment(model, resolve(config, model, plan, target))
-    return _assembled(
-        where,
-        target,
-        config or Config(),
-        without_quantizers(model),
-        model,
-        samples,
-        method=model.metadata.get(METHOD, UNKNOWN_METHOD),
-        batching=batching,
-        measured_latency=measured_latency,
-        identity=files.digest(
-            "from_calibrated", __version__, ir.to_bytes(model), samples.digest, march
-        ),
-    )
-
-
-def _assembled(
+def assembled(
     path: Path,
     target: Target,
     config: Config,
@@ -346,10 +307,32 @@ def _assembled(
     batching: Batching | None,
     measured_latency: Path | None,
     identity: str,
-    floats: Mapping[str, np.ndarray] | None = None,
+    make: MakeRunner,
 ) -> Prepared:
+    """Return a calibrated network with its runner and its times.
+
+    Args:
+      path: Its file, or a name that stands for one.
+      target: Accelerator.
+      config: What the types follow.
+      floating: The optimized float graph.
+      calibrated: With quantizers, thresholds and types.
+      samples: Fit its inputs.
+      method: Tag of the calibration method.
+      batching: Bounds the samples of a program run.
+      measured_latency: The user's per-node times (CSV or JSON).
+      identity: Digest of what the network was made of.
+      make: Gives the runner.
+    """
     plan = plan_of(calibrated, target)
-    runner = Runner(calibrated, samples[0], plan=plan, batching=batching, floats=floats)
+    plan = plan.pinned(pins(config, calibrated, plan, target))
+    runner = make(
+        calibrated,
+        samples[0],
+        plan=plan,
+        batching=batching,
+        floats=original_constants(calibrated),
+    )
     times = latency.model_latency(calibrated, plan, runner.program.shapes, target)
     if measured_latency is not None:
         times = latency.with_measured(

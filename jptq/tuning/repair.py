@@ -23,18 +23,23 @@ from jptq.tuning.goal import Judge
 from jptq.tuning.measure import Measurer
 from jptq.tuning.prepare import Prepared, Progress, quiet
 
+THINNING = 12
+"""Most operands that are tried to be left out, the least sensitive first."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Repair:
     """Operands to compensate.
 
     Attributes:
-      operands: ``{node: input}``, the worst first.
+      ranked: ``{node: input}`` of all operands that can be compensated, the worst first.
+      operands: Those of them that the trial took.
       trial: All-INT16 with these operands int16 too: a simulation.
       met: The trial meets the goal.
       quant_config: All-INT16 with ``ec`` on the operands; `prepare` runs it for real.
     """
 
+    ranked: Mapping[str, int]
     operands: Mapping[str, int]
     trial: Evaluation
     met: bool
@@ -46,7 +51,8 @@ def repair(
 ) -> Repair:
     """Return the fewest of the worst leftovers that meet the goal as int16; all if none do.
 
-    The number is found by bisection: every step of it is measured.
+    The number is found by bisection, and what the others make needless is left out: every step
+    is measured.
 
     Args:
       measurer: Runs the calibrated network.
@@ -56,24 +62,30 @@ def repair(
     """
     prepared = measurer.prepared
     order = _operands(prepared, samples, progress)
-    runs: dict[int, Evaluation] = {}
+    runs: dict[tuple[tuple[str, int], ...], Evaluation] = {}
 
-    def run(count: int) -> Evaluation:
-        progress("try operands as INT16", len(runs), 0)
-        chosen = order[:count]
-        return runs.setdefault(
-            count, measurer(f"worst {count} leftovers INT16", trial(prepared, chosen))
-        )
+    def run(chosen: Sequence[tuple[str, int]]) -> Evaluation:
+        key = tuple(chosen)
+        if key not in runs:
+            progress("try operands as INT16", len(runs), 0)
+            runs[key] = measurer(f"{len(key)} leftovers INT16", trial(prepared, key))
+        return runs[key]
 
     low, high = 0, len(order)
-    met = judge.meets(run(high))
+    met = judge.meets(run(order))
     while met and low < high:
         middle = (low + high) // 2
-        if judge.meets(run(middle)):
+        if judge.meets(run(order[:middle])):
             high = middle
         else:
             low = middle + 1
-    operands = dict(order[:high])
+    taken = list(order[:high])
+    # The ranking is of nodes: some before the last one, which is needed, may not be.
+    for operand in list(reversed(taken[:-1]))[: THINNING if met else 0]:
+        fewer = [one for one in taken if one != operand]
+        if judge.meets(run(fewer)):
+            taken = fewer
+    operands = dict(taken)
     base = quant_config(
         prepared.calibrated,
         prepared.plan,
@@ -86,8 +98,9 @@ def repair(
     for node, index in operands.items():
         nodes[node] = {**nodes.get(node, {}), f"input{index}": EC}
     return Repair(
+        ranked=dict(order),
         operands=operands,
-        trial=runs[high],
+        trial=run(taken),
         met=met,
         quant_config={**base, "node_config": nodes} if nodes else base,
     )

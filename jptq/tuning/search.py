@@ -14,6 +14,7 @@ from jptq.allocation import Problem, milp
 from jptq.quant.assign import Assignment, promote
 from jptq.quant.plan import Plan
 from jptq.results import Evaluation, LatencyTable, SensitivityTable
+from jptq.results.latency import width
 from jptq.tuning.goal import Judge
 from jptq.tuning.measure import Measurer
 
@@ -112,7 +113,8 @@ class Search:
         for row, members in enumerate(self._mse.members):
             held = assignment[members[0]]
             if held != "float32":
-                value = int16[row] if held == "int16" and np.isfinite(int16[row]) else int8[row]
+                fine = width(held) == "int16" and np.isfinite(int16[row])
+                value = int16[row] if fine else int8[row]
                 total += float(value)
         return total
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jptq.quant.assign import Assignment
+from jptq.numerics.qtypes import DUAL_INT16, INT8
+from jptq.quant.assign import Assignment, finest, uniform
+from jptq.quant.config import EC, INT16_EC
 from jptq.results import Evaluation, Outcome, Raised, Report, SensitivityTable
+from jptq.tuning import measure
 from jptq.tuning.advice import tie_advice
 from jptq.tuning.classify import of_steps
+from jptq.tuning.compensating import Compensated, Corners
 from jptq.tuning.goal import Judge
 from jptq.tuning.prepare import Prepared
 
@@ -28,31 +32,41 @@ def raised(
     ranking: SensitivityTable,
 ) -> tuple[Raised, ...]:
     """Return the nodes that run finer than INT8, worst first, with the reason of each."""
-    int8 = prepared.all("int8")
-    base_us = prepared.latency.node_us(int8)
+    base_us = prepared.latency.node_us(uniform(prepared.plan.unpinned, INT8.name))
     mixed_us = prepared.latency.node_us(assignment)
     times = {node.node: node for node in prepared.latency.nodes}
     ranks = {ranking.rows[i]: place + 1 for place, i in enumerate(ranking.order())}
     mse = dict(zip(ranking.rows, ranking.column("mse"), strict=True))
+    pairs = {pair.high.name: pair for pair in prepared.pairs}
     out = []
-    for slots in prepared.plan.slots:
-        changed = [c for c in slots.calibrations if assignment[c] != int8[c]]
-        if not changed:
-            continue
-        candidate = times[slots.node].candidate(assignment)
-        rank = ranks.get(slots.node, len(ranks) + 1)
-        what = "features and weights" if candidate == "dual-int16" else "features"
-        shared = [n for c in changed for n in prepared.plan.owners[c] if n != slots.node]
+    for node, changed in measure.raised(prepared, assignment).items():
+        candidate = times[node].candidate(assignment)
+        what = "features and weights raised" if candidate == DUAL_INT16 else "features raised"
+        if changed and all(prepared.plan.calibration(c).pinned is not None for c in changed):
+            what = "named by the quant_config"
+        cost_us = mixed_us[node] - base_us[node]
+        pair = pairs.get(node)
+        if pair is not None:
+            what = f"input{pair.index} compensated" + (", features raised" if changed else "")
+            candidate = INT16_EC if changed else EC
+            cost_us += mixed_us[pair.low.name] + mixed_us.get(pair.total.name, 0.0)
+        elif candidate != DUAL_INT16:
+            # Float16 takes the time of int16; some quantizers have no part in a node's time.
+            candidate = finest(assignment[c] for c in changed)
+        rank = ranks.get(node, len(ranks) + 1)
+        own = {node} if pair is None else {node, pair.low.name}
+        shared = [n for c in changed for n in prepared.plan.owners[c] if n not in own]
         beside = f"; shares a quantizer with {shared[0]!r}" if shared else ""
         out.append(
             Raised(
-                node=slots.node,
-                op=slots.op,
-                candidate="dual-int16" if candidate == "dual-int16" else "int16",
-                why=f"rank {rank} of {len(ranks)} by cosine; {what} raised{beside}",
-                error_int8=float(mse.get(slots.node, 0.0)),
+                node=node,
+                op=times[node].op,
+                candidate=candidate,
+                why=f"rank {rank} of {len(ranks)} by cosine; {what}{beside}",
+                error_int8=float(mse.get(node, 0.0)),
                 rank=rank,
-                cost_us=mixed_us[slots.node] - base_us[slots.node],
+                cost_us=cost_us,
+                second="" if pair is None else pair.low.name,
             )
         )
     return tuple(sorted(out, key=lambda r: r.rank))
@@ -88,15 +102,22 @@ def notes(
     prepared: Prepared,
     judge: Judge,
     outcome: Outcome,
-    *,
-    int8: Evaluation,
-    int16: Evaluation,
-    ceiling: Evaluation,
+    before: Corners,
+    compensation: Compensated | None,
     raised: Sequence[Raised],
 ) -> tuple[str, ...]:
-    """Return what a reader has to know, most important first."""
+    """Return what a reader has to know, most important first.
+
+    Args:
+      prepared: The network that the result is of.
+      judge: Knows the goal.
+      outcome: How it ended.
+      before: What the network was before anything was compensated.
+      compensation: What was, or None.
+      raised: The nodes above INT8.
+    """
     out = []
-    goal = judge.goal
+    goal, int8 = judge.goal, before.int8
     if outcome is Outcome.BUDGET_TOO_SMALL and goal.budget_us is not None:
         out.append(
             f"The budget of {goal.budget_us:.1f} us is below the least reachable latency: all-INT8 "
@@ -104,8 +125,15 @@ def notes(
         )
     if goal.has_quality and judge.meets(int8):
         out.append("All-INT8 meets the goal: nothing has to be raised.")
-    if goal.has_quality and not judge.meets(int16):
-        out.append(_leftovers(prepared, judge, int16, ceiling, raised))
+    if goal.has_quality and not judge.meets(before.int16):
+        out.append(_int16_fails(judge, before))
+        out.append(_closing(outcome, before, judge, compensation, raised))
+    pinned = sum(one.pinned is not None for one in prepared.plan.calibrations)
+    if pinned:
+        out.append(
+            f"{pinned} of {len(prepared.plan.calibrations)} quantizers keep the types that the "
+            "quant_config names for their nodes, in every row."
+        )
     cosine = None if int8.comparison is None else int8.comparison.min_cosine
     if (
         goal.min_score is not None
@@ -130,9 +158,7 @@ def notes(
 def diagnosis(
     judge: Judge,
     prefixes: Mapping[int, Evaluation],
-    *,
-    int8: Evaluation,
-    int16: Evaluation,
+    before: Corners,
     ranking: SensitivityTable,
 ) -> tuple[str, ...]:
     """Name the problem type, as far as what was run tells it, and how blunt the ranking is.
@@ -140,13 +166,12 @@ def diagnosis(
     Args:
       judge: Knows the goal.
       prefixes: What walks measured, by how many of the worst nodes were raised.
-      int8: All-INT8.
-      int16: All-INT16.
+      before: All-INT8 and all-INT16.
       ranking: Of nodes.
     """
-    if not judge.goal.has_quality or judge.meets(int8):
+    if not judge.goal.has_quality or judge.meets(before.int8):
         return ()
-    kind = of_steps(judge, int8, int16, prefixes, len(ranking.rows))
+    kind = of_steps(judge, before.int8, before.int16, prefixes, len(ranking.rows))
     ties = tie_advice(ranking)
     return (
         *([] if kind is None else [kind.verdict]),
@@ -154,27 +179,47 @@ def diagnosis(
     )
 
 
-def _leftovers(
-    prepared: Prepared,
+def _int16_fails(judge: Judge, before: Corners) -> str:
+    """Say what all-INT16 leaves INT8, and what that costs."""
+    weights, features = before.left
+    return (
+        f"All-INT16 does not meet the goal ({judge.quality(before.int16):.4f}). What it leaves "
+        f"INT8: {weights} weights and {features} features that the target keeps so. With every "
+        f"quantizer INT16, a simulation, it is {judge.quality(before.ceiling):.4f}."
+    )
+
+
+def _closing(
+    outcome: Outcome,
+    before: Corners,
     judge: Judge,
-    int16: Evaluation,
-    ceiling: Evaluation,
+    compensation: Compensated | None,
     raised: Sequence[Raised],
 ) -> str:
-    """Say what all-INT16 leaves INT8, and what closes the gap."""
-    kept = prepared.all("int16")
-    left = [c for c in prepared.plan.calibrations if kept[c.name] == "int8"]
-    weights = sum(c.kind == "weight" for c in left)
-    text = (
-        f"All-INT16 does not meet the goal ({judge.quality(int16):.4f}). What it leaves INT8: "
-        f"{weights} weights and {len(left) - weights} features that the target keeps so. With "
-        f"every quantizer INT16, a simulation, it is {judge.quality(ceiling):.4f}. "
-    )
-    dual = [r.node for r in raised if r.candidate == "dual-int16"]
-    if not dual:
-        return text + "No configuration that was run closes the gap."
-    named = ", ".join(dual[:6]) + (" and others" if len(dual) > 6 else "")
-    return text + f"dual-int16 on {len(dual)} nodes closes the gap: {named}."
+    """Say what closes the gap between all-INT16 and the goal."""
+    if compensation is not None:
+        given = [f"{node}.input{index}" for node, index in compensation.operands.items()]
+        tried = "dual-int16 does not. " if before.dual is not None else ""
+        return (
+            f"{tried}ec closes the gap, a second operator each, on {len(given)} "
+            f"operand{'s' if len(given) > 1 else ''}: {_few(given)}."
+        )
+    dual = [r.node for r in raised if r.candidate == DUAL_INT16]
+    if outcome is Outcome.MET and dual:
+        return (
+            f"dual-int16 on {len(dual)} node{'s' if len(dual) > 1 else ''} closes the gap: "
+            f"{_few(dual)}."
+        )
+    if not judge.meets(before.ceiling):
+        return (
+            "No compensation can close the gap: thresholds lose it. Try another calibration "
+            "method, or float32 for what the ranking names."
+        )
+    return "No configuration that was run closes the gap."
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def pareto_json(report: Report, judge: Judge) -> dict[str, Any]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
+from jptq.api import steps
 from jptq.ir import load
 from tests.cli.conftest import Ended, Files
+from tests.graphs import Graph
 
 Jptq = Callable[..., Ended]
 
@@ -172,6 +175,62 @@ def test_compare_shows_every_method_beside_the_exact_one(
     assert "Agreement with the exact ranking" in ended.out
     lines = [line.split() for line in ended.out.splitlines() if line.strip()]
     assert [line[0] for line in lines if line[0] in ("probe", "metric")] == ["probe", "metric"]
+
+
+def test_compare_sweeps_exactly_once(
+    jptq: Jptq, files: Files, calibrated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked: list[tuple[str, ...]] = []
+    rank_nodes = steps.rank_nodes
+
+    def counted(*args: Any, **options: Any) -> Any:
+        if options["method"] == "metric":
+            ranked.append(tuple(options["metrics"]))
+        return rank_nodes(*args, **options)
+
+    monkeypatch.setattr(steps, "rank_nodes", counted)
+    flags = (f"--model={calibrated}", files.flags[1], "--method=metric,probe", "--compare")
+    ended = jptq("sensitivity", *flags, "--json")
+    assert ended.code == 0, ended.err
+    # A second sweep would find its programs compiled, and every other method slow beside it.
+    assert ranked == [("cosine-similarity", "mse")]
+    found = json.loads(ended.out)
+    assert [table["metrics"] for table in found["tables"]] == [["cosine-similarity"], ["mse"]]
+
+
+def test_a_fixed_input_needs_no_samples_in_any_command(
+    jptq: Jptq, tmp_path: Path, max_config: str
+) -> None:
+    g = Graph()
+    x = g.input("x", (1, 2, 6, 6))
+    size = g.input("size", (4,), onnx.TensorProto.INT64)
+    g.output(g.add("Relu", g.add("Reshape", g.conv(x, 2, 4, name="stem"), size)))
+    model, data = tmp_path / "switched.onnx", tmp_path / "x_only"
+    onnx.save(g.proto(), model)
+    data.mkdir()
+    for index in range(2):
+        sample = np.random.default_rng(index).standard_normal((1, 2, 6, 6))
+        np.save(data / f"{index}.npy", sample.astype(np.float32))
+    fixed = (f"--model={model}", "--input_value=size:1,4,12,3")
+    fed = (*fixed, f"--calibration_data={data}", max_config)
+    for command in (
+        ("tune", *fed, "--out=tuned"),
+        ("calibrate", *fed, "--out=calibrated"),
+        ("sensitivity", *fed),
+        ("evaluate", *fed),
+        ("latency", *fixed),
+        ("config", "explain", *fixed, max_config),
+    ):
+        ended = jptq(*command)
+        assert ended.code == 0, (command, ended.err)
+    for folder in ("tuned", "calibrated"):
+        found = load(f"{folder}/calibrated_model.onnx")
+        assert found.input_names == ("x",)
+        assert found.outputs[0].shape == (1, 4, 12, 3)
+    # The calibrated model has no such input any more.
+    again = jptq("evaluate", "--model=tuned/calibrated_model.onnx", *fed[1:3])
+    assert again.code == 2
+    assert "--input_value with a model that is calibrated already" in again.err
 
 
 def test_latency_needs_no_data_and_names_what_is_assumed(jptq: Jptq, files: Files) -> None:

@@ -80,6 +80,22 @@ def coarse_weight() -> onnx.ModelProto:
     return g.proto()
 
 
+def coarse_resize() -> onnx.ModelProto:
+    """Type 3: one loud channel takes the INT8 grid of what is enlarged, which has no other."""
+    g = Graph(seed=5)
+    x = g.add("Relu", g.conv(g.input("x", SIZE), 4, 8, name="stem"))
+    loud = np.ones((8, 1, 1), np.float32)
+    loud[2] = 300.0
+    x = g.add("Mul", x, g.constant(loud), name="loud")
+    scales = g.constant(np.array([1, 1, 2, 2], np.float32))
+    x = g.add("Resize", x, "", scales, name="enlarge", mode="nearest")
+    x = g.conv(x, 8, 8, name="outlier")
+    weight = next(n for n in g.nodes if n.name == "outlier").input[1]
+    g.constants[weight][:, 2] /= np.float32(300.0)
+    g.output(g.conv(g.add("Relu", x), 8, 3, 1, name="head"))
+    return g.proto()
+
+
 def two_tasks() -> onnx.ModelProto:
     """Two outputs behind one stem; only what leads to the first one loses the INT8 grid."""
     g = Graph(seed=9)

@@ -18,8 +18,8 @@ from jptq.tuning import Evaluator, Journal, Measurer, Options, Prepared, tune_pr
 from jptq.tuning.blame import culprits, narrowed
 from jptq.tuning.classify import classify, of_steps
 from jptq.tuning.goal import Judge
-from jptq.tuning.prepare import from_calibrated
 from jptq.tuning.ranking import rank
+from jptq.tuning.reopen import from_calibrated
 from tests.tuning.problems_by_type import (
     coarse_weight,
     detections,

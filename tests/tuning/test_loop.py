@@ -167,6 +167,7 @@ def test_a_network_that_ends_in_an_index_is_tuned_by_its_score(tmp_path: Path) -
     save(segmenter(), tmp_path)
     found = prepare(tmp_path / "model.onnx", tmp_path / "data", march="nash-e", quant_config=CONFIG)
     exact = found.runner.forward(None)
+    assert {v.dtype for v in exact(found.samples[0]).values()} == {np.dtype(np.int64)}
 
     def agreement(forward: object) -> float:
         hits = [

@@ -16,7 +16,7 @@ from jptq.quant.compensate import compensate
 from jptq.quant.placement import place
 from jptq.tuning import Journal, Measurer, Prepared, WhatIf
 from jptq.tuning.changes import Changer, Setting, read
-from jptq.tuning.prepare import from_calibrated
+from jptq.tuning.reopen import from_calibrated
 from jptq.tuning.what_if import _affordable
 from tests.engine.test_compilations import compilations
 from tests.quant.networks import TARGET, branches, float_model, placed

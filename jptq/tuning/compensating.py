@@ -1,0 +1,160 @@
+"""Where all-INT16 misses the goal: the network again, with ec on the operands that lose it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+
+from jptq.numerics.qtypes import INT8, INT16
+from jptq.quant.assign import Assignment, true_int16
+from jptq.quant.config import EC, Config
+from jptq.quant.plan import FEATURE, WEIGHT
+from jptq.results import Evaluation
+from jptq.tuning.evaluator import Evaluator
+from jptq.tuning.goal import Judge
+from jptq.tuning.journal import Journal
+from jptq.tuning.measure import Measurer
+from jptq.tuning.options import AUTO, Options
+from jptq.tuning.prepare import Prepared, Progress, quiet
+from jptq.tuning.repair import repair
+from jptq.tuning.search import OutOfTime
+
+Again = Callable[[Config], Prepared]
+"""Prepares the same network by another configuration."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Corners:
+    """What a network can be as it stands, measured.
+
+    Attributes:
+      int8: All-INT8.
+      int16: All-INT16 as the target allows it.
+      dual: All-INT16 with second operands as ``dual-int16``, if that was run.
+      ceiling: Every quantizer INT16, a simulation.
+      left: Weights and features that all-INT16 leaves INT8.
+      evaluator_calls: What it took.
+    """
+
+    int8: Evaluation
+    int16: Evaluation
+    dual: Evaluation | None = None
+    ceiling: Evaluation
+    left: tuple[int, int]
+    evaluator_calls: int
+
+    @property
+    def steps(self) -> tuple[Evaluation, ...]:
+        """Those that a device can run, in the order in which they were run."""
+        return tuple(filter(None, (self.int8, self.int16, self.dual)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compensated:
+    """A network with ec on some operands.
+
+    Attributes:
+      prepared: With the second operators.
+      operands: ``{node: input}``, the worst first.
+      before: What the network was without.
+    """
+
+    prepared: Prepared
+    operands: Mapping[str, int]
+    before: Corners
+
+
+def compensated(
+    prepared: Prepared,
+    options: Options,
+    again: Again,
+    *,
+    evaluator: Evaluator | None = None,
+    journal: Journal | None = None,
+    progress: Progress = quiet,
+) -> Compensated | None:
+    """Return the network with ec where that alone reaches the goal as all-INT16.
+
+    The operands are found by the vendor's trial (`repair`), then built for real; while the real
+    network misses the goal, twice as many are taken.
+
+    Args:
+      prepared: The calibrated network.
+      options: The goal, and whether ec may be used.
+      again: Prepares it by a configuration with ec.
+      evaluator: Scores a forward; the outputs' cosine decides without one.
+      journal: Keeps findings, for resuming.
+      progress: Called as work goes on.
+
+    Returns:
+      None if there is no need, if it is not wanted, if it does not help, or if time is up.
+    """
+    goal = options.goal(prepared, evaluator)
+    if not goal.has_quality or options.leftovers not in (AUTO, EC):
+        return None
+    judge, journal = Judge(goal), journal or Journal(None)
+    measurer = Measurer(prepared, evaluator, journal)
+    int8 = measurer("all-INT8", prepared.all("int8"))
+    int16 = None if judge.meets(int8) else measurer("all-INT16", prepared.all(INT16.name))
+    if int16 is None or judge.meets(int16):
+        return None
+    dual = None
+    if options.leftovers == AUTO:
+        dual = measurer("all dual-INT16", duals(prepared))
+        if judge.meets(dual):
+            return None
+    ceiling = measurer("every quantizer INT16", true_int16(prepared.plan))
+    if not judge.meets(ceiling):
+        return None
+    started = time.monotonic()
+
+    def report(step: str, done: int, total: int) -> None:
+        if options.time_limit_s is not None and time.monotonic() - started > options.time_limit_s:
+            raise OutOfTime
+        progress(step, done, total)
+
+    try:
+        found = repair(measurer, judge, samples=options.samples, progress=report)
+        chosen = dict(found.operands) if found.met else {}
+        while chosen:
+            report(f"build with ec on {len(chosen)} operands", 0, 0)
+            other = again(prepared.config.compensating(chosen))
+            inside = Measurer(other, evaluator, journal)
+            if judge.meets(inside("all-INT16 with ec", other.all(INT16.name))):
+                calls = measurer.evaluator_calls + inside.evaluator_calls
+                before = Corners(
+                    int8=int8,
+                    int16=int16,
+                    dual=dual,
+                    ceiling=ceiling,
+                    left=left_int8(prepared),
+                    evaluator_calls=calls,
+                )
+                return Compensated(prepared=other, operands=chosen, before=before)
+            chosen = _more(chosen, found.ranked)
+    except OutOfTime:
+        pass
+    return None
+
+
+def _more(chosen: Mapping[str, int], ranked: Mapping[str, int]) -> dict[str, int]:
+    """Return twice as many operands, the worst of the others added; none if there are no others."""
+    others = [one for one in ranked.items() if one[0] not in chosen]
+    return {**chosen, **dict(others[: max(1, len(chosen))])} if others else {}
+
+
+def left_int8(prepared: Prepared) -> tuple[int, int]:
+    """Return how many weights and features all-INT16 leaves INT8."""
+    kept = prepared.all(INT16.name)
+    left = [one.kind for one in prepared.plan.calibrations if kept[one.name] == INT8.name]
+    return left.count(WEIGHT), left.count(FEATURE)
+
+
+def duals(prepared: Prepared) -> Assignment:
+    """Return all-INT16 with every second operand INT16 that the target allows as dual-int16."""
+    out = prepared.all(INT16.name)
+    for one in prepared.plan.calibrations:
+        if one.dual and one.pinned is None:
+            out[one.name] = INT16.name
+    return out

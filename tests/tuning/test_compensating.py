@@ -1,0 +1,129 @@
+"""`jptq tune` where all-INT16 is not enough: dual-int16 first, ec where that does not help."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import jptq
+from jptq import ir
+from jptq.errors import UnknownNameError
+from jptq.results import Outcome, Report
+from tests.oracles import run_onnx
+from tests.tuning.networks import CONFIG
+from tests.tuning.problems_by_type import coarse_resize, coarse_weight, images
+
+pytestmark = pytest.mark.slow
+
+GOAL = 0.999
+
+
+def tuned(
+    model: onnx.ModelProto, folder: Path, leftovers: str = "auto", **options: object
+) -> Report:
+    """Run the whole of `jptq tune`, from file to files."""
+    onnx.save(model, folder / "model.onnx")
+    (folder / "data" / "x").mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(images(4, seed=0)):
+        np.save(folder / "data" / "x" / f"{i}.npy", image)
+    asked = {"min_cosine": GOAL, "samples": 2, **options}
+    return jptq.tune(
+        folder / "model.onnx",
+        folder / "data",
+        out=folder / "out",
+        quant_config=CONFIG,
+        options=jptq.Options(leftovers=leftovers, **asked),  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("resize")
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> Report:
+    return tuned(coarse_resize(), folder)
+
+
+@pytest.mark.seed("A3", "D4")
+def test_ec_meets_the_goal_that_neither_all_int16_nor_dual_int16_meets(report: Report) -> None:
+    missed = {step.name: report.quality(step) for step in report.steps[:3]}
+    assert list(missed) == ["all-INT8", "all-INT16", "all dual-INT16"]
+    assert max(missed.values()) < GOAL
+    assert report.outcome is Outcome.MET
+    assert report.quality(report.final) >= GOAL
+    assert report.quant_config["node_config"]["enlarge"]["input0"] == "ec"
+    assert any("ec closes the gap" in note and "enlarge.input0" in note for note in report.notes)
+
+
+def test_the_report_compares_with_the_network_as_it_was(report: Report) -> None:
+    assert report.int8.time_us == report.steps[0].time_us
+    assert report.int16.comparison == report.steps[1].comparison
+    assert report.final.time_us is not None
+    assert report.int8.time_us is not None
+    row = next(row for row in report.raised if row.node == "enlarge")
+    assert row.candidate in ("ec", "int16-ec")
+    assert "input0 compensated" in row.why
+    assert 0 < row.cost_us <= report.final.time_us - report.int8.time_us + 1e-9
+    assert not any(row.node.endswith("_split_low") for row in report.raised)
+    assert report.final.raised == len(report.raised)
+    assert "every quantizer INT16" not in {step.name for step in report.steps}
+
+
+def test_the_files_hold_the_second_operator_and_agree_with_each_other(
+    report: Report, folder: Path
+) -> None:
+    out = folder / "out"
+    for name in ("optimized_float_model.onnx", "calibrated_model.onnx", "qdq_model.onnx"):
+        assert "enlarge_split_low" in ir.load(out / name).by_name, name
+    again = jptq.calibrate(
+        folder / "model.onnx", folder / "data", quant_config=out / "quant_config.json"
+    )
+    assert dict(again.configured) == dict(report.assignment)
+    sample = images(1, seed=3)[0]
+    ours = again.runner.forward(again.table(report.assignment))({"x": sample})
+    exported = run_onnx(onnx.load(out / "qdq_model.onnx"), {"x": sample})
+    for name, value in exported.items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-3, atol=1e-3 * np.abs(value).max())
+    assert json.loads((out / "result.json").read_text())["outcome"] == "met"
+
+
+def test_dual_int16_is_taken_where_it_is_enough_and_ec_where_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    found = {}
+    for leftovers in ("auto", "ec"):
+        (tmp_path / leftovers).mkdir()
+        found[leftovers] = tuned(coarse_weight(), tmp_path / leftovers, leftovers)
+        assert found[leftovers].outcome is Outcome.MET
+    assert {row.candidate for row in found["ec"].raised} <= {"int16", "ec", "int16-ec"}
+    by_dual, by_ec = (one.quant_config["node_config"] for one in found.values())
+    assert by_dual["coarse"] == {"qtype": "dual-int16"}
+    assert by_ec["coarse"]["input1"] == "ec"
+    assert "dual-int16" not in json.dumps(by_ec)
+    assert any("dual-int16 on 1 node closes the gap" in note for note in found["auto"].notes)
+
+
+def test_leftovers_stay_int8_where_that_is_asked_for(tmp_path: Path) -> None:
+    found = tuned(coarse_weight(), tmp_path, "int8")
+    assert found.outcome is Outcome.NOT_MET
+    assert not {"ec", "dual-int16"} & {row.candidate for row in found.raised}
+    assert any("No configuration that was run closes the gap" in note for note in found.notes)
+
+
+def test_a_goal_beyond_true_int16_builds_nothing_and_says_so(tmp_path: Path) -> None:
+    found = tuned(coarse_resize(), tmp_path, min_cosine=1.1)
+    assert found.outcome is Outcome.NOT_MET
+    assert not any("split_low" in name for name in found.assignment)
+    assert any("No compensation can close the gap" in note for note in found.notes)
+
+
+def test_an_unknown_choice_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="dual"):
+        tuned(coarse_weight(), tmp_path, "dual")
+    assert not (tmp_path / "out").exists()
