@@ -27,7 +27,14 @@ def load(folder: Path) -> Network:
 
 
 @pytest.fixture(
-    params=["demo", *(pytest.param(name, marks=pytest.mark.models) for name in NAMES)],
+    params=[
+        "demo",
+        # One worker for a network: what it prepares serves all rows.
+        *(
+            pytest.param(name, marks=(pytest.mark.models, pytest.mark.xdist_group(name)))
+            for name in NAMES
+        ),
+    ],
     scope="module",
 )
 def network(request: pytest.FixtureRequest) -> Network:
