@@ -11,9 +11,7 @@ from jptq.quant.assign import Assignment, true_int16
 from jptq.quant.config import EC, Config
 from jptq.quant.plan import FEATURE, WEIGHT
 from jptq.results import Evaluation
-from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.goal import Judge
-from jptq.tuning.journal import Journal
 from jptq.tuning.measure import Measurer
 from jptq.tuning.options import AUTO, Options
 from jptq.tuning.prepare import Prepared, Progress, quiet
@@ -55,23 +53,22 @@ class Compensated:
     """A network with ec on some operands.
 
     Attributes:
-      prepared: With the second operators.
+      measurer: Runs it; it has second operators.
       operands: ``{node: input}``, the worst first.
       before: What the network was without.
     """
 
-    prepared: Prepared
+    measurer: Measurer
     operands: Mapping[str, int]
     before: Corners
 
 
 def compensated(
-    prepared: Prepared,
+    measurer: Measurer,
+    judge: Judge,
     options: Options,
     again: Again,
     *,
-    evaluator: Evaluator | None = None,
-    journal: Journal | None = None,
     progress: Progress = quiet,
 ) -> Compensated | None:
     """Return the network with ec where that alone reaches the goal as all-INT16.
@@ -80,22 +77,19 @@ def compensated(
     network misses the goal, twice as many are taken.
 
     Args:
-      prepared: The calibrated network.
-      options: The goal, and whether ec may be used.
-      again: Prepares it by a configuration with ec.
-      evaluator: Scores a forward; the outputs' cosine decides without one.
-      journal: Keeps findings, for resuming.
+      measurer: Runs the network as it is.
+      judge: Knows the goal.
+      options: Whether ec may be used.
+      again: Prepares the network by a configuration with ec.
       progress: Called as work goes on.
 
     Returns:
       None if there is no need, if it is not wanted, if it does not help, or if time is up.
     """
-    goal = options.goal(prepared, evaluator)
-    if not goal.has_quality or options.leftovers not in (AUTO, EC):
+    if not judge.goal.has_quality or options.leftovers not in (AUTO, EC):
         return None
-    judge, journal = Judge(goal), journal or Journal(None)
-    measurer = Measurer(prepared, evaluator, journal)
-    int8 = measurer("all-INT8", prepared.all("int8"))
+    prepared = measurer.prepared
+    int8 = measurer("all-INT8", prepared.all(INT8.name))
     int16 = None if judge.meets(int8) else measurer("all-INT16", prepared.all(INT16.name))
     if int16 is None or judge.meets(int16):
         return None
@@ -119,19 +113,18 @@ def compensated(
         chosen = dict(found.operands) if found.met else {}
         while chosen:
             report(f"build with ec on {len(chosen)} operands", 0, 0)
-            other = again(prepared.config.compensating(chosen))
-            inside = Measurer(other, evaluator, journal)
+            other = options.allowed(again(prepared.config.compensating(chosen)))
+            inside = Measurer(other, measurer.evaluator, measurer.journal)
             if judge.meets(inside("all-INT16 with ec", other.all(INT16.name))):
-                calls = measurer.evaluator_calls + inside.evaluator_calls
                 before = Corners(
                     int8=int8,
                     int16=int16,
                     dual=dual,
                     ceiling=ceiling,
                     left=left_int8(prepared),
-                    evaluator_calls=calls,
+                    evaluator_calls=measurer.evaluator_calls,
                 )
-                return Compensated(prepared=other, operands=chosen, before=before)
+                return Compensated(measurer=inside, operands=chosen, before=before)
             chosen = _more(chosen, found.ranked)
     except OutOfTime:
         pass

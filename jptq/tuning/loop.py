@@ -6,7 +6,6 @@ import dataclasses
 import time
 
 from jptq import allocation
-from jptq.numerics.qtypes import DUAL_INT16
 from jptq.quant.assign import true_int16
 from jptq.quant.emit import quant_config
 from jptq.results import Evaluation, Outcome, Report, SensitivityTable
@@ -19,7 +18,7 @@ from jptq.tuning.goal import Judge
 from jptq.tuning.heads import find_head
 from jptq.tuning.journal import Journal
 from jptq.tuning.measure import Measurer
-from jptq.tuning.options import AUTO, Options
+from jptq.tuning.options import Options
 from jptq.tuning.prepare import Prepared, Progress, quiet
 from jptq.tuning.search import OutOfTime, Search, Step
 
@@ -27,18 +26,20 @@ from jptq.tuning.search import OutOfTime, Search, Step
 def tune_network(
     prepared: Prepared,
     options: Options,
-    again: Again,
+    again: Again | None,
     *,
     evaluator: Evaluator | None = None,
     journal: Journal | None = None,
     progress: Progress = quiet,
 ) -> tuple[Report, Prepared]:
-    """Tune a network, with ec on some operands where all-INT16 is not enough.
+    """Find the cheapest configuration that meets the goal; every claim in the report was measured.
+
+    Where all-INT16 is not enough, second operators (ec) are added to what needs them.
 
     Args:
       prepared: The calibrated network.
       options: The goal and how to search.
-      again: Prepares it by another configuration.
+      again: Prepares it by another configuration; None if ec is not to be tried.
       evaluator: Scores a forward; the outputs' cosine decides without one.
       journal: Keeps findings, for resuming.
       progress: Called as work goes on.
@@ -47,31 +48,22 @@ def tune_network(
       The report, and the network that it speaks of: with second operators if ec was used.
 
     Raises:
-      JptqError: As `tune_prepared`.
+      ConfigError: Options that contradict each other.
+      EvaluatorError: The evaluator failed.
     """
     started = time.monotonic()
-    found = compensated(
-        prepared, options, again, evaluator=evaluator, journal=journal, progress=progress
-    )
+    options.check()
+    measurer = Measurer(options.allowed(prepared), evaluator, journal or Journal(None))
+    judge = Judge(options.goal(prepared, evaluator))
+    progress("measure", 0, 4)
+    found = None
+    if again is not None:
+        found = compensated(measurer, judge, options, again, progress=progress)
     if found is not None:
-        left = options.time_limit_s
-        if left is not None:
-            left = max(0.0, left - (time.monotonic() - started))
-        # A ratio is one of the network as it was.
-        budget = options.goal(prepared, evaluator).budget_us
-        options = dataclasses.replace(
-            options, latency_budget_us=budget, latency_budget_ratio=None, time_limit_s=left
-        )
-        prepared = found.prepared
-    report = tune_prepared(
-        prepared,
-        options,
-        evaluator=evaluator,
-        journal=journal,
-        progress=progress,
-        compensation=found,
-    )
-    return report, prepared
+        measurer = found.measurer
+    deadline = None if options.time_limit_s is None else started + options.time_limit_s
+    report = _tuned(measurer, judge, options, found, deadline, progress)
+    return report, measurer.prepared
 
 
 def tune_prepared(
@@ -81,31 +73,37 @@ def tune_prepared(
     evaluator: Evaluator | None = None,
     journal: Journal | None = None,
     progress: Progress = quiet,
-    compensation: Compensated | None = None,
 ) -> Report:
-    """Find the cheapest configuration that meets the goal; every claim in the report was measured.
+    """Tune a network as it is: without ec, unless its configuration has some.
+
+    Arguments and errors as `tune_network`.
+    """
+    report, _ = tune_network(
+        prepared, options, None, evaluator=evaluator, journal=journal, progress=progress
+    )
+    return report
+
+
+def _tuned(
+    measurer: Measurer,
+    judge: Judge,
+    options: Options,
+    compensation: Compensated | None,
+    deadline: float | None,
+    progress: Progress,
+) -> Report:
+    """Find the cheapest configuration that meets the goal; every claim in the report is measured.
 
     Args:
-      prepared: The calibrated network.
-      options: The goal and how to search.
-      evaluator: Scores a forward; the outputs' cosine decides without one.
-      journal: Keeps findings, for resuming.
-      progress: Called as work goes on.
+      measurer: Runs the network.
+      judge: Knows the goal.
+      options: How to search.
       compensation: How the network came by its ec, and what it was without: the report compares
         with that.
-
-    Raises:
-      ConfigError: Options that contradict each other.
-      EvaluatorError: The evaluator failed.
+      deadline: `time.monotonic` value after which no new run starts.
+      progress: Called as work goes on.
     """
-    started = time.monotonic()
-    options.check()
-    if options.leftovers not in (AUTO, DUAL_INT16):
-        prepared = dataclasses.replace(prepared, plan=prepared.plan.without_dual)
-    journal = journal or Journal(None)
-    judge = Judge(options.goal(prepared, evaluator))
-    measurer = Measurer(prepared, evaluator, journal)
-    progress("measure", 0, 4)
+    prepared, journal = measurer.prepared, measurer.journal
     floating = measurer.floating()
     ranking, groups = rank_all(prepared, options, journal, progress)
     problems = problems_of(prepared, groups)
@@ -132,8 +130,7 @@ def tune_prepared(
     else:
         before = compensation.before
     # Without these there is nothing to report: the limit holds for what follows.
-    if options.time_limit_s is not None:
-        search.deadline = started + options.time_limit_s
+    search.deadline = deadline
     outcome: Outcome | None = None
     walked: Step | None = None
     head: Head | None = None

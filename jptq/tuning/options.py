@@ -64,6 +64,12 @@ class Options:
         lookup(dict.fromkeys(LEFTOVERS), self.leftovers, "choice", where="--leftovers")
         lookup(sensitivity.METHODS, self.method, "method", where="--method")
 
+    def allowed(self, prepared: Prepared) -> Prepared:
+        """Return a network with the types that the search may give."""
+        if self.leftovers in (AUTO, DUAL_INT16):
+            return prepared
+        return dataclasses.replace(prepared, plan=prepared.plan.without_dual)
+
     def goal(self, prepared: Prepared, evaluator: Evaluator | None) -> Goal:
         """Return the goal for a network.
 
