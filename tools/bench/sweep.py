@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from jptq.engine import lower
 from jptq.errors import JptqError
 from jptq.results import SensitivityTable
 from jptq.sensitivity import METRICS_OF, exact, rows_of
+from jptq.tuning.prepare import spread
 from tools.bench import clock
 from tools.bench.networks import SAMPLES, Network
 from tools.bench.record import Bench, Column
@@ -79,12 +81,18 @@ def _child(network: Network, rounds: int, cache: str) -> dict[str, Any]:
 
 
 class Sweep:
-    """Exact sensitivities of every node, five metrics, with programs that are kept."""
+    """Exact sensitivities of every node, five metrics, with programs that are kept.
 
-    def __init__(self, network: Network) -> None:
+    Args:
+      network: What is ranked.
+      samples: By which; eight evenly taken from the set if None, as the commands do.
+    """
+
+    def __init__(
+        self, network: Network, samples: Sequence[Mapping[str, np.ndarray]] | None = None
+    ) -> None:
         self.prepared = network.prepared
-        count = min(SAMPLES, len(self.prepared.samples))
-        self.samples = [self.prepared.samples[i] for i in range(count)]
+        self.samples = spread(self.prepared.samples, SAMPLES) if samples is None else samples
         self.rows = rows_of(self.prepared.calibrated, self.prepared.plan, "node")
 
     def __call__(self) -> SensitivityTable:
