@@ -1,7 +1,8 @@
 """Place quantizers and find their thresholds.
 
 Writes optimized_float_model.onnx and calibrated_model.onnx to --out (default: calibrated_<model>).
-Types follow --quant_config; everything is INT8 without one.
+Types follow --quant_config; everything is INT8 without one. The YAML of the compile tool also
+names network, samples and target, and `debug_mode: dump_calibration_data` writes the samples.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jptq.cli import inputs, machine, output, progress
+from jptq.cli import compile_flags, inputs, machine, output, progress
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
@@ -42,6 +43,7 @@ def run(flags: FlagValues) -> int:
     machine.settle(flags.device, flags.threads)
     from jptq import ir, tuning
     from jptq.api.run import WORK
+    from jptq.data.samples import write_samples
 
     with progress.bars() as shown:
         found = tuning.prepare(
@@ -57,6 +59,9 @@ def run(flags: FlagValues) -> int:
         )
     ir.save(found.floating, out / "optimized_float_model.onnx")
     ir.save(found.calibrated, out / "calibrated_model.onnx")
+    compiling = compile_flags.compile_file(flags)
+    if compiling is not None and compiling.dump_calibration_data:
+        write_samples(out / "calibration_data", found.samples)
     kinds = Counter(calibration.kind for calibration in found.plan.calibrations)
     types = Counter(found.configured.values())
     if flags.json:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from absl import flags as absl_flags
@@ -52,7 +52,7 @@ VOCABULARY: dict[str, Flag] = {
     "model": Flag(help="The network, an ONNX file.", shown="FILE"),
     "calibration_data": Flag(
         help="Folder of samples: <input>/*.npy, or the files directly if there is one input, or "
-        "an .npz per sample.",
+        "an .npz per sample; or a folder per input, in their order: A;B.",
         shown="FOLDER",
     ),
     "input_shape": Flag(
@@ -82,8 +82,9 @@ VOCABULARY: dict[str, Flag] = {
     ),
     "quant_config": Flag(
         help="Calibration settings and types, in the vendor's form: JSON, with or without "
-        "comments, a Python dict, or the YAML of the compile tool. jptq tune and jptq allocate "
-        "keep the types that it names for nodes and choose all others.",
+        "comments, a Python dict, or the YAML of the compile tool, which also names network, "
+        "samples and target where no flag does. jptq tune and jptq allocate keep the types that "
+        "it names for nodes and choose all others.",
         shown="FILE",
     ),
     "action": Flag(
@@ -309,6 +310,7 @@ def parse(
     arguments: Sequence[str],
     *,
     words: str = "",
+    fill: Callable[[FlagValues], None] = lambda values: None,
 ) -> FlagValues:
     """Return the parsed flags of a command.
 
@@ -318,6 +320,7 @@ def parse(
       required: Those that must be given.
       arguments: What follows the command.
       words: The repeated flag that takes words without a flag; empty: they are refused.
+      fill: Sets flags that are not given from what is, before any is missed.
 
     Raises:
       UnknownNameError: A flag that the command does not have; the nearest ones are named.
@@ -341,6 +344,7 @@ def parse(
         raise ConfigError(
             f"unexpected argument {stray[0]!r}", where=where, hint="flags are --name=value"
         )
+    fill(values)
     for name in required:
         if values[name].value is None:
             raise ConfigError(

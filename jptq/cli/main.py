@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 
 from jptq import __version__
-from jptq.cli import flags
+from jptq.cli import compile_flags, flags
 from jptq.errors import JptqError, StorageError
 from jptq.registry import lookup
 
@@ -150,7 +150,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
         doc = command.__doc__ or ""
         sys.stdout.write(flags.usage(name, doc, command.FLAGS, command.REQUIRED, words=words))
         return 0
-    values = flags.parse(name, command.FLAGS, command.REQUIRED, rest, words=words)
+    values = flags.parse(
+        name, command.FLAGS, command.REQUIRED, rest, words=words, fill=compile_flags.fill
+    )
     return int(command.run(values))
 
 

@@ -2,12 +2,13 @@
 
 A folder holds one sub-folder per network input with a file per sample, or the files themselves
 for a network with one input, or an ``.npz`` per sample with an array per input. Files are taken
-in the order of their names; inputs pair by order.
+in the order of their names; inputs pair by order. ``a;b`` names a folder per input, in their order.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -174,18 +175,60 @@ def load_samples(folder: Path | str, inputs: Sequence[Expected]) -> FolderSample
                 hint="cut the network behind what reads it (onnx.utils.extract_model)",
             )
     if not folder.is_dir():
+        parts = [Path(part.strip()) for part in str(folder).split(";") if part.strip()]
+        if len(parts) > 1:
+            return _paired(inputs, _one_each(parts, inputs), where=str(folder))
         raise DataError("the calibration data is not a folder", where=str(folder))
     archives = _listed(folder, (".npz",))
     if archives:
         return FolderSamples(inputs=tuple(inputs), paths=tuple((path,) for path in archives))
     if len(inputs) == 1 and (direct := _listed(folder, ARRAYS)):
         return FolderSamples(inputs=tuple(inputs), paths=tuple((path,) for path in direct))
-    columns = [_column(folder, expected) for expected in inputs]
+    return _paired(inputs, [_column(folder, one) for one in inputs], where=str(folder))
+
+
+def write_samples(folder: Path, samples: Samples) -> None:
+    """Write samples as the vendor's compile tool dumps them: ``<input>/<number>.npy``.
+
+    Raises:
+      StorageError: The disk is full or the folder cannot be written.
+    """
+    digits = max(2, len(str(len(samples) - 1)))
+    for index in range(len(samples)):
+        for name, array in samples[index].items():
+            content = io.BytesIO()
+            np.save(content, array, allow_pickle=False)
+            path = folder / folder_name(name) / f"{index:0{digits}d}.npy"
+            files.write_bytes(path, content.getvalue())
+
+
+def _one_each(folders: Sequence[Path], inputs: Sequence[Expected]) -> list[list[Path]]:
+    """Return the files of folders that are named input by input."""
+    if len(folders) != len(inputs):
+        raise DataError(
+            f"{len(folders)} folders of calibration data for {len(inputs)} inputs",
+            where=";".join(map(str, folders)),
+            why="inputs: " + ", ".join(expected.name for expected in inputs),
+        )
+    columns = []
+    for folder, expected in zip(folders, inputs, strict=True):
+        if not folder.is_dir():
+            raise DataError("the calibration data is not a folder", where=str(folder))
+        columns.append(_listed(folder, ARRAYS))
+        if not columns[-1]:
+            raise _no_samples(folder, expected)
+    return columns
+
+
+def _paired(
+    inputs: Sequence[Expected], columns: Sequence[Sequence[Path]], *, where: str
+) -> FolderSamples:
+    """Return samples from the files of each input."""
     counts = {len(column) for column in columns}
     if len(counts) > 1:
         raise DataError(
             "the inputs have different numbers of samples",
-            where=str(folder),
+            where=where,
             why=", ".join(
                 f"{expected.name}: {len(column)}"
                 for expected, column in zip(inputs, columns, strict=True)

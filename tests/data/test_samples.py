@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jptq.data import Expected, MemorySamples, batches, load_samples
-from jptq.data.samples import folder_name
+from jptq.data.samples import folder_name, write_samples
 from jptq.errors import DataError
 
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
@@ -215,3 +215,30 @@ def test_an_input_of_text_is_refused_before_its_folder_is_missed(two_inputs: Pat
     text = Expected(name="text", dtype=np.dtype(object), shape=(1,))
     with pytest.raises(DataError, match="'text' takes text"):
         load_samples(two_inputs, (IMAGE, text))
+
+
+def test_folders_may_be_named_input_by_input(two_inputs: Path) -> None:
+    given = f"{two_inputs / 'image'}; {two_inputs / 'text_length'}"
+    found = load_samples(given, (IMAGE, LENGTH))
+    beside = load_samples(two_inputs, (IMAGE, LENGTH))
+    assert found.paths == beside.paths
+    assert found.digest == beside.digest
+
+
+def test_another_number_of_folders_than_inputs_is_refused(two_inputs: Path) -> None:
+    given = f"{two_inputs / 'image'};{two_inputs / 'text_length'};{two_inputs}"
+    with pytest.raises(DataError, match="3 folders of calibration data for 2 inputs"):
+        load_samples(given, (IMAGE, LENGTH))
+    with pytest.raises(DataError, match="not a folder"):
+        load_samples(f"{two_inputs / 'image'};{two_inputs / 'nowhere'}", (IMAGE, LENGTH))
+
+
+def test_what_is_written_is_read_again(two_inputs: Path, tmp_path: Path) -> None:
+    given = load_samples(two_inputs, (IMAGE, LENGTH))
+    write_samples(tmp_path / "dump", given)
+    again = load_samples(tmp_path / "dump", (IMAGE, LENGTH))
+    assert len(again) == len(given)
+    for one, other in zip(given, again, strict=True):
+        assert one.keys() == other.keys()
+        for name, array in one.items():
+            np.testing.assert_array_equal(array, other[name])
