@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import jptq
-from jptq.cli import flags
+from jptq.cli import vocabulary
 from jptq.cli.main import COMMANDS
 from tools.bench.registry import BENCHES
 from tools.bench.tables import filled
@@ -84,7 +84,7 @@ def test_a_page_names_commands_and_flags_that_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_a_flag_that_a_page_mentions_is_in_the_vocabulary(page: Path) -> None:
     spans = re.findall(r"`(--[a-z_]+)", page.read_text(encoding="utf-8"))
-    assert {span.removeprefix("--") for span in spans} <= {*flags.VOCABULARY, "help"}
+    assert {span.removeprefix("--") for span in spans} <= {*vocabulary.VOCABULARY, "help"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

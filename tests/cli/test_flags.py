@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jptq import sensitivity
-from jptq.cli import flags, inputs
+from jptq.cli import flags, inputs, vocabulary
 from jptq.cli.main import COMMANDS, _command
 from jptq.errors import ConfigError, StorageError, UnknownNameError
 from jptq.targets import marches
@@ -20,14 +20,14 @@ NAMES = ("model", "samples", "resume", "metric", "output_node", "min_score", "ki
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_names_known_flags_once(command: str) -> None:
     module = _command(command)
-    assert set(module.FLAGS) <= set(flags.VOCABULARY)
+    assert set(module.FLAGS) <= set(vocabulary.VOCABULARY)
     assert len(set(module.FLAGS)) == len(module.FLAGS)
     assert set(module.REQUIRED) <= set(module.FLAGS)
 
 
 def test_every_flag_is_of_some_command() -> None:
     used = {name for command in COMMANDS for name in _command(command).FLAGS}
-    assert used == set(flags.VOCABULARY)
+    assert used == set(vocabulary.VOCABULARY)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_every_flag_is_of_some_command() -> None:
 )
 def test_the_help_names_every_choice(flag: str, names: tuple[str, ...]) -> None:
     for name in names:
-        assert name in flags.VOCABULARY[flag].help
+        assert name in vocabulary.VOCABULARY[flag].help
 
 
 def test_flags_are_read_by_their_kind() -> None:
