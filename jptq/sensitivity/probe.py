@@ -3,33 +3,33 @@
 For a random sign vector v over the outputs, one backward pass gives ``a_c = v . e_c`` for every
 quantizer c, where ``e_c`` is the first-order effect of c on the outputs; ``E[a_c^2] = |e_c|^2`` is
 its squared error. Quantizers of one node add before squaring. Source: design 5; the estimator is
-Hutchinson's (Communications in Statistics 18, 1989) applied to ``e_c e_c'``.
+Hutchinson's (Communications in Statistics 18, 1989) applied to ``e_c e_c'``. Where a few numbers
+tell what becomes of the outputs (`readings`), these are pulled back instead of signs.
 """
 
 from __future__ import annotations
 
-import functools
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from scipy import stats
 
-from jptq import prng
-from jptq.engine import memory
+from jptq.engine.program import Program
 from jptq.engine.runner import Runner, SampleSet
 from jptq.errors import UnknownNameError
 from jptq.quant.assign import Assignment, Table, Thresholds
 from jptq.results.sensitivity import SensitivityTable
-from jptq.sensitivity.gates import Gates, error_direction, quantization_errors
+from jptq.sensitivity import readings
+from jptq.sensitivity.backward import ROUND, Backward, Pulled
+from jptq.sensitivity.gates import error_direction
+from jptq.sensitivity.readings import Effects, Readings
 from jptq.sensitivity.rows import Rows
 
 PROBES = 16
-ROUND = 4
-"""Probes per program run: they share one forward pass."""
 
 SETTLED = 0.998
 """Rank correlation of two halves of the probes at which no more are drawn."""
@@ -58,12 +58,12 @@ def rank(
       rows: What to score.
       samples: S samples.
       metrics: Of `METRICS`.
-      probes: Largest number of sign vectors per sample; fewer are drawn once the order settles.
+      probes: Largest number of vectors per sample; fewer signs are drawn once the order settles.
       seed: Of the signs.
       progress: Called after every program run.
 
     Returns:
-      Scores with their standard errors over probes.
+      Scores with their standard errors over probes; 0 where nothing was drawn by chance.
 
     Raises:
       UnknownNameError: A metric that probes cannot estimate.
@@ -75,46 +75,21 @@ def rank(
     plan = runner.program.plan
     assert plan is not None
     tables = [jax.tree.map(jnp.asarray, t) for t in rows.tables(plan, thresholds, base)]
-    weights = quantization_errors(runner, tables)
-    gates = Gates(runner.program, len(tables))
     outputs = [name for name in rows.outputs if name in runner.program.outputs]
-    aligned = "cosine-similarity" in metrics
-    # As many unit vectors as there are output elements give the squares without any chance.
-    elements = sum(int(np.prod(runner.program.shapes[name])) for name in outputs)
-    basis = elements if elements <= min(probes, PROBES) else 0
-    # Vectors that are pulled back together share one pass; each of them takes its own room.
-    vectors = max(ROUND, len(outputs)) if aligned else ROUND
-    at_once = memory.backward(runner.program, len(tables), vectors)
-    together = runner.fits(at_once)
-    backward = runner.compilations.once(
-        ("probe", len(tables), tuple(outputs), aligned, probes, together),
-        lambda: runner.compilations.jit(
-            "probe", _backward(gates, outputs, aligned=aligned, basis=basis, together=together)
-        ),
-    )
-    packed = runner.float_weights.weights
-    rounds = -(-basis // ROUND) if basis else max(1, probes // ROUND)
-    size = runner.batch_for(at_once)
-    batches = -(-len(samples) // size)
-    found: list[_Probed] = []
-    drawn = 0
-    for number in range(rounds):
-        parts: list[_Probed] = []
-        seen = 0
-        for feeds, count in runner.batches(samples, size):
-            full = next(iter(feeds.values())).shape[0]
-            keys = jnp.stack([prng.key(seed, "probe", number, seen + i) for i in range(full)])
-            seen += count
-            pulled = backward(packed, weights, tables, feeds, keys, np.int32(drawn))
-            parts.append({name: np.asarray(value)[:count] for name, value in pulled.items()})
-            progress(len(parts) + number * batches, rounds * batches)
-        found.append({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
-        drawn += ROUND
-        if not basis and number % 2 and _settled(found, rows, plan.index):
-            break
-    score, stderr = _scores(found, rows, plan.index, metrics)
-    if basis:
-        stderr = np.zeros_like(stderr)
+    backward = Backward(runner, tables, outputs, progress)
+    floats = _floats(runner, samples, outputs)
+    read = readings.choose(runner.program, outputs, floats, probes, few=min(probes, PROBES))
+    if read is None:
+        aligned = "cosine-similarity" in metrics
+        drawn, found = _draw(backward, rows, plan.index, samples, aligned, probes, seed)
+        score, stderr = _scores(found, rows, plan.index, metrics)
+    else:
+        drawn = read.count
+        pulled = backward.given(samples, read)
+        powers, errors = _behind(runner, tables, outputs, samples, read)
+        effects = _added(read, pulled, errors, outputs, rows, runner.program)
+        score = _known(effects, powers, rows, runner.program, metrics)
+        stderr = np.zeros_like(score)
     return SensitivityTable(
         rows=rows.names,
         kind=rows.kind,
@@ -131,98 +106,33 @@ def rank(
     )
 
 
-_Probed = dict[str, np.ndarray]
-"""``mse``: float[S, P, Q, K]; for the cosine also ``cosine-similarity``, of the same shape, and
-``aligned``: float[S, O, Q, K]."""
+def _draw(
+    backward: Backward,
+    rows: Rows,
+    index: Mapping[str, int],
+    samples: SampleSet,
+    aligned: bool,
+    probes: int,
+    seed: int,
+) -> tuple[int, list[Pulled]]:
+    """Draw signs until the order settles; return how many, and what they gave."""
+    rounds = max(1, probes // ROUND)
+    found: list[Pulled] = []
+    for number in range(rounds):
+        found.append(backward.signs(samples, number, rounds, seed, aligned=aligned))
+        if number % 2 and _settled(found, rows, index):
+            break
+    return len(found) * ROUND, found
 
 
-def _backward(
-    gates: Gates, outputs: Sequence[str], *, aligned: bool, basis: int, together: bool
-) -> Callable[..., dict[str, Array]]:
-    """Return the program that pulls sign vectors back to the gates, over a batch of samples.
-
-    Args:
-      gates: The network.
-      outputs: What is compared.
-      aligned: Pull back what the cosine needs too: its signs, and ``y/|y|`` of each output.
-      basis: Number of output elements if unit vectors take the place of random signs, else 0.
-      together: Pull the vectors of a round back in one pass; else one after the other.
-    """
-    spread = jax.vmap if together else lambda pulled: functools.partial(jax.lax.map, pulled)
-
-    def one(
-        packed: Mapping[str, Array],
-        weights: Sequence[Mapping[str, Array]],
-        tables: Sequence[Table],
-        feeds: Mapping[str, Array],
-        key: Array,
-        first: Array,
-    ) -> dict[str, Array]:
-        plan = gates.program.plan
-        assert plan is not None
-
-        def network(u: Array) -> dict[str, Array]:
-            found = gates.outputs(u, packed, weights, error_direction(gates.program, tables), feeds)
-            return {name: found[name] for name in outputs}
-
-        u = jnp.zeros((gates.candidates, len(plan.calibrations)), jnp.float32)
-        y, pull = jax.vjp(network, u)
-        norms = {n: jnp.sqrt(jnp.sum(v * v)) for n, v in y.items()}
-        safe = {n: jnp.where(norm > 0, norm, 1.0) for n, norm in norms.items()}
-        one_output = len(outputs) == 1
-
-        def signs(k: Array, scales: Mapping[str, Array]) -> dict[str, Array]:
-            if basis:
-                return units(k, scales)
-            split = jax.random.split(k, len(outputs))
-            return {
-                n: jax.random.rademacher(split[i], y[n].shape, y[n].dtype) * scales[n]
-                for i, n in enumerate(outputs)
-            }
-
-        def units(number: Array, scales: Mapping[str, Array]) -> dict[str, Array]:
-            # Scaled so that the mean over all vectors drawn is the sum over the elements.
-            scale = np.sqrt(-(-basis // ROUND) * ROUND)
-            out, start = {}, 0
-            for n in outputs:
-                hot = jax.nn.one_hot(number - start, y[n].size, dtype=y[n].dtype)
-                out[n] = hot.reshape(y[n].shape) * scales[n] * jnp.asarray(scale, y[n].dtype)
-                start += y[n].size
-            return out
-
-        keys = first + jnp.arange(ROUND, dtype=jnp.int32) if basis else jax.random.split(key, ROUND)
-        sizes = {n: jnp.asarray(1.0 / np.sqrt(max(v.size, 1)), v.dtype) for n, v in y.items()}
-        mse = spread(lambda k: pull(signs(k, sizes))[0])(keys)
-        out = {"mse": mse}
-        if not aligned:
-            return out
-        name = outputs[0]
-        if one_output:
-            # With one output the two scalings differ by a factor.
-            out["cosine-similarity"] = mse * (1.0 / safe[name] / sizes[name])
-        else:
-            inverse = {n: 1.0 / s for n, s in safe.items()}
-            out["cosine-similarity"] = spread(lambda k: pull(signs(k, inverse))[0])(keys)
-        directions = {n: v / safe[n] ** 2 for n, v in y.items()}
-        # One pull in a map: written out per output, a network of many would compile for minutes.
-        out["aligned"] = spread(
-            lambda hot: pull(
-                {n: d * hot[i].astype(d.dtype) for i, (n, d) in enumerate(directions.items())}
-            )[0]
-        )(jnp.eye(len(outputs), dtype=jnp.float32))
-        return out
-
-    def batch(
-        packed: Mapping[str, Array],
-        weights: Sequence[Mapping[str, Array]],
-        tables: Sequence[Table],
-        feeds: Mapping[str, Array],
-        keys: Array,
-        first: Array,
-    ) -> dict[str, Array]:
-        return jax.vmap(lambda f, k: one(packed, weights, tables, f, k, first))(feeds, keys)
-
-    return batch
+def _floats(
+    runner: Runner, samples: SampleSet, outputs: Sequence[str]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the float outputs of each sample."""
+    for count, found in runner.outputs(runner.float_weights, samples):
+        host = {name: np.asarray(found[name]) for name in outputs}
+        for s in range(count):
+            yield {name: y[s] for name, y in host.items()}
 
 
 def _rows(values: np.ndarray, rows: Rows, index: Mapping[str, int]) -> np.ndarray:
@@ -238,7 +148,7 @@ def _rows(values: np.ndarray, rows: Rows, index: Mapping[str, int]) -> np.ndarra
 
 
 def _scores(
-    found: Sequence[_Probed], rows: Rows, index: Mapping[str, int], metrics: Sequence[str]
+    found: Sequence[Pulled], rows: Rows, index: Mapping[str, int], metrics: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     shape = (len(rows.names), len(rows.candidates), len(metrics))
     score, stderr = np.full(shape, np.nan), np.zeros(shape)
@@ -257,7 +167,83 @@ def _scores(
     return score, stderr
 
 
-def _settled(found: Sequence[_Probed], rows: Rows, index: Mapping[str, int]) -> bool:
+def _behind(
+    runner: Runner,
+    tables: Sequence[Table],
+    outputs: Sequence[str],
+    samples: SampleSet,
+    read: Readings,
+) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Return ``|y|^2 [S, O]``, and what each quantizer behind the readings does to its output.
+
+    That is ``float64[S, Q, 2]``: squared error, and its product with the output.
+    """
+    plan = runner.program.plan
+    assert plan is not None
+    direction = error_direction(runner.program, tables)
+    powers: list[list[float]] = []
+    errors: dict[int, list[list[tuple[float, float]]]] = {index: [] for index in read.behind}
+    for found in _floats(runner, samples, outputs):
+        exact = {name: y.astype(np.float64) for name, y in found.items()}
+        powers.append([float((y * y).sum()) for y in exact.values()])
+        for index, name in read.behind.items():
+            y = jnp.asarray(found[name])
+            axis = plan.calibrations[index].axis
+            off = [np.asarray(direction(q, index, y, axis)) for q in range(len(tables))]
+            errors[index].append(
+                [(float((e * e).sum()), float((e * exact[name]).sum())) for e in off]
+            )
+    return np.asarray(powers), {index: np.asarray(e) for index, e in errors.items()}
+
+
+def _added(
+    read: Readings,
+    pulled: np.ndarray,
+    errors: Mapping[int, np.ndarray],
+    outputs: Sequence[str],
+    rows: Rows,
+    program: Program,
+) -> Effects:
+    """Return the effects of changes ``[S, R, Q, K]`` and of the quantizers behind the readings.
+
+    Rounding an output adds to what comes from before it: neither knows the other.
+    """
+    plan = program.plan
+    assert plan is not None
+    before = pulled.copy()
+    before[..., list(errors)] = 0.0
+    effects = read.effects(_rows(before, rows, plan.index))
+    squares, along = effects.squares.copy(), effects.along.copy()
+    for index, error in errors.items():
+        name, o = plan.calibrations[index].name, outputs.index(read.behind[index])
+        for n, members in enumerate(rows.members):
+            if name in members:
+                squares[:, o, n] += error[..., 0]
+                along[:, o, n] += error[..., 1]
+    return Effects(squares, along)
+
+
+def _known(
+    effects: Effects, powers: np.ndarray, rows: Rows, program: Program, metrics: Sequence[str]
+) -> np.ndarray:
+    """Return the scores ``[N, Q, M]`` of effects that are known, not sampled."""
+    reached = np.asarray([len(r) for r in rows.reached], np.float64)[:, None]
+    shown = [name for name in rows.outputs if name in program.outputs]
+    sizes = np.asarray([math.prod(program.shapes[n]) for n in shown])[None, :, None, None]
+    power = np.where(powers > 0, powers, 1.0)[..., None, None]
+    score = np.full((len(rows.names), len(rows.candidates), len(metrics)), np.nan)
+    for m, name in enumerate(metrics):
+        if name == "cosine-similarity":
+            across = effects.squares / power - (effects.along / power) ** 2
+            lost = np.maximum(across, 0.0).sum(1).mean(0) / reached / 2
+            score[..., m] = 1.0 - lost
+        else:
+            score[..., m] = (effects.squares / sizes).sum(1).mean(0) / reached
+    score[~rows.accepted] = np.nan
+    return score
+
+
+def _settled(found: Sequence[Pulled], rows: Rows, index: Mapping[str, int]) -> bool:
     """Tell whether two halves of the probes order the rows alike, under the first candidate."""
     squares = np.concatenate([_rows(f["mse"], rows, index)[..., 0] ** 2 for f in found], axis=1)
     first, second = (squares[:, half::2].mean((0, 1)) for half in (0, 1))

@@ -12,7 +12,8 @@ import pytest
 from jptq.engine import lower, table_quantizer
 from jptq.engine.program import Program
 from jptq.quant.assign import Table, table
-from jptq.sensitivity import probe
+from jptq.results import SensitivityTable
+from jptq.sensitivity import probe, readings
 from jptq.sensitivity.gates import Gates, error_direction, quantization_errors
 from tests.graphs import Graph
 from tests.quant.networks import attention, branches
@@ -142,10 +143,12 @@ def test_derivatives_by_the_input_are_finite_differences_in_float64(
     assert slope == pytest.approx(difference, rel=1e-5)
 
 
-def exact_effects(c: Case) -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
+def exact_effects(
+    c: Case, types: Mapping[str, str]
+) -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
     """Return outputs and, by forward mode, effects ``[*output, K]`` of every quantizer."""
     plan = c.plan
-    settings = jax.tree.map(jnp.asarray, table(plan, c.thresholds, c.int8))
+    settings = jax.tree.map(jnp.asarray, table(plan, c.thresholds, types))
     weights = quantization_errors(c.runner, [settings])
     gates = Gates(c.runner.program, 1)
     direction = error_direction(c.runner.program, [settings])
@@ -160,15 +163,10 @@ def exact_effects(c: Case) -> tuple[list[dict[str, np.ndarray]], list[dict[str, 
     return outputs, [jax.tree.map(np.asarray, jacobian(zero, feeds)) for feeds in c.samples]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("network", [smooth, attention])
-def test_many_probes_find_the_diagonal_of_the_exact_gram_matrix(
-    network: Callable[[], Graph], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(probe, "SETTLED", 2.0)  # draw all of them
-    c = case(network(), samples=2)
+def first_order_scores(c: Case, types: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Return the score of every row, by metric, from the diagonal of the exact Gram matrix."""
     rows = c.rows()
-    outputs, effects = exact_effects(c)
+    outputs, effects = exact_effects(c, types)
     want = {"mse": np.zeros(len(rows.names)), "cosine-similarity": np.zeros(len(rows.names))}
     for i, members in enumerate(rows.members):
         index = [c.plan.index[name] for name in members]
@@ -183,20 +181,26 @@ def test_many_probes_find_the_diagonal_of_the_exact_gram_matrix(
                 found["cosine-similarity"].append(1 - across / 2)
         for metric, values in found.items():
             want[metric][i] = np.mean(values)
-    scores = [
-        probe.rank(
-            c.runner,
-            c.thresholds,
-            c.int8,
-            rows,
-            c.samples,
-            metrics=("mse", "cosine-similarity"),
-            probes=256,
-            seed=seed,
-        )
-        for seed in range(2)
-    ]
-    for metric, exact in want.items():
+    return want
+
+
+def probed(c: Case, types: Mapping[str, str], **options: Any) -> SensitivityTable:
+    metrics = ("mse", "cosine-similarity")
+    return probe.rank(
+        c.runner, c.thresholds, types, c.rows(), c.samples, metrics=metrics, **options
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [smooth, attention])
+def test_many_probes_find_the_diagonal_of_the_exact_gram_matrix(
+    network: Callable[[], Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "SETTLED", 2.0)  # draw all of them
+    monkeypatch.setattr(readings, "choose", lambda *args, **options: None)  # signs, not log-odds
+    c = case(network(), samples=2)
+    scores = [probed(c, c.int8, probes=256, seed=seed) for seed in range(2)]
+    for metric, exact in first_order_scores(c, c.int8).items():
         errors = np.stack([s.column(metric) - exact for s in scores])
         spread = np.stack([s.stderr[:, 0, s.metrics.index(metric)] for s in scores])
         assert (spread > 0).all()
@@ -204,3 +208,15 @@ def test_many_probes_find_the_diagonal_of_the_exact_gram_matrix(
         assert (np.abs(errors) <= 4 * spread + 1e-6 * np.abs(exact)).all(), metric
         pooled = np.sqrt((spread**2).mean(0) / len(scores))
         assert (np.abs(errors.mean(0)) <= 4 * pooled + 1e-6 * np.abs(exact)).all(), metric
+
+
+@pytest.mark.slow
+def test_log_odds_find_the_same_diagonal_where_errors_are_small() -> None:
+    c = case(attention(), samples=2)
+    fine = dict.fromkeys(c.int8, "int16")
+    found = probed(c, fine, probes=256)
+    assert found.stderr.max() == 0  # read, not drawn
+    for metric, exact in first_order_scores(c, fine).items():
+        off = (0.0, 1.0)[metric == "cosine-similarity"]
+        # Beside a step of INT16, second order and float32 are what is left.
+        np.testing.assert_allclose(off - found.column(metric), off - exact, rtol=0.02)
