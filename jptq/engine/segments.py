@@ -1,9 +1,8 @@
 """A program cut into pieces, so that a perturbation only reruns what comes after it.
 
 Cuts lie where few bytes are live and the work before each is about even. The float values at the
-cuts are cached; a lane (one perturbation of all samples of a batch) runs its own piece with
-quantizers and then joins others: the pieces after it are plain float programs that take several
-lanes at once (design 4, docs/benchmarks.md).
+cuts are cached; a perturbation runs its own piece with quantizers. What comes after it is plain
+float: pieces as far as the next of a few stops, and from there one program (docs/engine.md).
 """
 
 from __future__ import annotations
@@ -22,6 +21,11 @@ from jptq.engine import memory
 from jptq.engine.program import Program, Step, table_quantizer
 from jptq.engine.runner import Compilations, Packed
 from jptq.quant.assign import Table
+
+STRIDE = 8
+"""Segments between stops. A program for the rest of the network costs compilation and saves time:
+XLA fuses across what would be cuts, and runs branches side by side. One for every fourth segment
+saves no more (docs/engine.md)."""
 
 State = Mapping[str, Array]
 """Live tensors ``[S, ...]`` at a cut, physical axis order; the outputs at the end."""
@@ -104,9 +108,23 @@ class Segmented:
             compilations.jit(f"quantized segment {i}", self._quantized_segment(s))
             for i, s in enumerate(self.segments)
         ]
+        self._rest = {
+            i: compilations.jit(f"float rest from {i}", self._float_segment(self._from(i)))
+            for i in range(STRIDE, len(self.segments), STRIDE)
+        }
 
     def __len__(self) -> int:
         return len(self.segments)
+
+    def _from(self, index: int) -> Segment:
+        """Return all that begins with a segment as one."""
+        rest = self.segments[index:]
+        return dataclasses.replace(
+            rest[-1],
+            start=rest[0].start,
+            live_in=rest[0].live_in,
+            weights=tuple(sorted({key for segment in rest for key in segment.weights})),
+        )
 
     def _keep(self, segment: Segment) -> tuple[str, ...] | None:
         return segment.live_out or None
@@ -145,6 +163,18 @@ class Segmented:
         weights = {key: packed.weights[key] for key in self.segments[index].weights}
         return self._float[index](weights, {n: state[n] for n in self.segments[index].live_in})
 
+    def stop(self, index: int) -> int:
+        """Return the first stop behind a segment; the end of the network is the last one."""
+        return min((s for s in self._rest if s > index), default=len(self.segments))
+
+    def run_rest(self, stop: int, packed: Packed, state: State) -> State:
+        """Run everything from a stop on without quantizers; return the outputs."""
+        if stop == len(self.segments):
+            return state
+        rest = self._from(stop)
+        weights = {key: packed.weights[key] for key in rest.weights}
+        return self._rest[stop](weights, {n: state[n] for n in rest.live_in})
+
     def run_quantized(
         self, index: int, weights: Mapping[str, Array], table: Table, state: State
     ) -> State:
@@ -154,31 +184,24 @@ class Segmented:
             own, table, {n: state[n] for n in self.segments[index].live_in}
         )
 
-    def prefixes(
-        self, packed: Packed, feeds: Mapping[str, np.ndarray], lanes: int = 1
-    ) -> list[State]:
+    def prefixes(self, packed: Packed, feeds: Mapping[str, np.ndarray]) -> list[State]:
         """Return the float state before each segment and, last, the outputs ``[S, ...]``.
 
         Args:
           packed: Float weights.
           feeds: ``[S, ...]``.
-          lanes: Run with the samples repeated so many times: the same programs then serve the
-            lanes of a sweep, which costs less than compiling others.
         """
-        whole: State = {n: jnp.asarray(np.concatenate([v] * lanes)) for n, v in feeds.items()}
-        size = next(iter(feeds.values())).shape[0]
-        states: list[State] = []
+        states: list[State] = [{n: jnp.asarray(v) for n, v in feeds.items()}]
         for index in range(len(self.segments)):
-            states.append({n: v[:size] for n, v in whole.items()})
-            whole = self.run_float(index, packed, whole)
-        states.append({n: v[:size] for n, v in whole.items()})
+            states.append(self.run_float(index, packed, states[-1]))
         return states
 
-    def bytes_per_sample(self, lanes: int) -> float:
-        """Return what each sample of a sweep adds: cached states and the lanes under way."""
+    @property
+    def bytes_per_sample(self) -> float:
+        """What each sample of a sweep adds: cached states and the row under way."""
         program = self.program
         held = sum(memory.size(program, s.live_in) for s in self.segments)
-        return held + (lanes + 1) * memory.forward(program)
+        return held + 2 * memory.forward(program)
 
     def span(self, calibrations: Sequence[int]) -> tuple[int, int]:
         """Return the first and last segment that quantizers act in."""

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jptq.engine.segments import Segmented, cut
+from jptq.engine.segments import STRIDE, Segmented, cut
 from tests.engine.quantized import Network, chain, network, samples
 from tests.graphs import Graph
 from tests.oracles import relative_error
@@ -80,18 +79,28 @@ def test_quantized_segments_one_after_the_other_are_the_whole_program(net: Netwo
 def test_prefixes_are_the_states_before_each_segment_and_the_outputs(net: Network) -> None:
     pieces = Segmented(net.runner.program, 3, net.runner.compilations)
     feeds = {"x": np.concatenate([s["x"][None] for s in samples(2, *SHAPE)])}
-    once = pieces.prefixes(net.runner.float_weights, feeds)
-    twice = pieces.prefixes(net.runner.float_weights, feeds, lanes=2)
-    assert len(once) == len(pieces) + 1
-    for segment, state in zip(pieces.segments, once, strict=False):
+    states = pieces.prefixes(net.runner.float_weights, feeds)
+    assert len(states) == len(pieces) + 1
+    for segment, state in zip(pieces.segments, states, strict=False):
         assert set(segment.live_in) <= set(state)
     whole = net.runner.run(net.runner.float_weights, feeds)
     for name, value in whole.items():
-        assert relative_error(np.asarray(once[-1][name]), np.asarray(value)) < 1e-6
-    for one, two in zip(once, twice, strict=True):
-        assert jax.tree.map(jnp.shape, one) == jax.tree.map(jnp.shape, two)
-        for name in one:
-            assert relative_error(np.asarray(two[name]), np.asarray(one[name])) < 1e-6
+        assert relative_error(np.asarray(states[-1][name]), np.asarray(value)) < 1e-6
+
+
+@pytest.mark.slow
+def test_the_rest_from_a_stop_gives_the_outputs() -> None:
+    net = network(chain(40), samples(1, 1, 3, 6, 6)[0])
+    pieces = Segmented(net.runner.program, 2 * STRIDE + 2, net.runner.compilations)
+    stops = [pieces.stop(index) for index in range(len(pieces))]
+    assert stops == [STRIDE] * STRIDE + [2 * STRIDE] * STRIDE + [len(pieces)] * 2
+    feeds = {"x": np.concatenate([s["x"][None] for s in samples(2, 1, 3, 6, 6)])}
+    states = pieces.prefixes(net.runner.float_weights, feeds)
+    for stop in (*range(STRIDE, len(pieces), STRIDE), len(pieces)):
+        rest = pieces.run_rest(stop, net.runner.float_weights, states[stop])
+        assert set(rest) == set(states[-1])
+        for name, value in states[-1].items():
+            assert relative_error(np.asarray(rest[name]), np.asarray(value)) < 1e-6
 
 
 def test_the_span_of_quantizers_is_where_they_act(net: Network) -> None:
