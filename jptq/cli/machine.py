@@ -27,8 +27,10 @@ def settle(device: str | None, threads: int | None) -> None:
             os.environ[name] = str(threads)
     if device is not None:
         _use(device)
+    from jptq.engine import memory
     from jptq.engine.cache import enable_compilation_cache
 
+    memory.hold()
     enable_compilation_cache()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import math
+import os
 import sys
 from collections.abc import Iterable
 
@@ -30,6 +31,11 @@ OBSERVED = 2.5
 KEPT = 1.25
 """Memory of a backward pass over the tensors that it has to keep (103 to 350 MiB measured where
 these are 80 to 260)."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+_HOLD = {_M_TRIM_THRESHOLD: 2**31 - 1, _M_MMAP_MAX: 0, _M_ARENA_MAX: 1}
+"""One heap that never shrinks by itself. Threads with heaps of their own could not share what is
+free, and theirs are too small for such blocks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,21 @@ class Batching:
     def room(self, weights: float) -> float:
         """Return the bytes that the samples of a run may take; arguments as `of`."""
         return self.memory - FIXED - COPIES * weights
+
+
+def hold() -> None:
+    """Keep freed memory for the next program run, where the allocator gives it back otherwise.
+
+    glibc maps large blocks anew every time, and each page of them is a fault and has to be cleared:
+    up to half of the time of a sweep. It is a setting of the whole process: for commands, not for
+    a library. A user's own settings win.
+    """
+    own = ("MALLOC_", "GLIBC_TUNABLES")
+    if sys.platform == "linux" and not any(name.startswith(own) for name in os.environ):
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            for option, value in _HOLD.items():
+                mallopt(option, value)
 
 
 def release() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +19,7 @@ from jptq.sensitivity import gradient, hessian, probe
 from tests.sensitivity.networks import Case, case, smooth
 
 MIB = 2**20
+GLIBC = platform.libc_ver()[0] == "glibc"
 
 
 @pytest.mark.parametrize(
@@ -71,3 +76,37 @@ def test_scores_do_not_depend_on_the_memory_limit(
 
     # Programs of another batch size round differently in the last bits.
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-9)
+
+
+FAULTS = """
+import resource, numpy
+from jptq.engine import memory
+if HOLD:
+    memory.hold()
+numpy.ones(64 * memory.MIB, numpy.uint8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    numpy.ones(64 * memory.MIB, numpy.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not GLIBC, reason="a setting of glibc")
+@pytest.mark.parametrize("own", [False, True])
+def test_memory_that_is_held_is_not_cleared_again(own: bool) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    if own:
+        environment["MALLOC_TOP_PAD_"] = "4096"
+
+    def faults(hold: bool) -> int:
+        code = FAULTS.replace("HOLD", str(hold))
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, check=True
+        )
+        return int(done.stdout)
+
+    held, given_back = faults(True), faults(False)
+    # A fault brings in a page, or a huge page of 2 MiB.
+    assert given_back >= 4 * 64 // 2
+    assert held >= 4 * 64 // 2 if own else held < 16

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from jptq.engine import memory
 from jptq.errors import JptqError
 from tools.bench import networks
 from tools.bench.record import markdown, store
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--time-limit", type=float, help="seconds per search of tune")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON files")
     options = parser.parse_args()
+    memory.hold()  # as the commands do
     try:
         for name in BENCHES if options.name == "all" else [options.name]:
             _measure(name, options)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from jptq.engine import lower
+from jptq.engine import lower, memory
 from jptq.errors import JptqError
 from jptq.results import SensitivityTable
 from jptq.sensitivity import METRICS_OF, exact, rows_of
@@ -155,4 +155,5 @@ BENCH = Bench(
 )
 
 if __name__ == "__main__":
+    memory.hold()  # as the commands do
     print(json.dumps(measure(Network(Path(sys.argv[1])), int(sys.argv[2]))))
