@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -119,14 +116,9 @@ def _compared(a: Mapping[str, Array], b: Mapping[str, Array]) -> dict[str, np.nd
             for side, values in zip(pair, (a, b), strict=True):
                 flat = np.asarray(values[name]).reshape(samples, -1)
                 side[row, :, 0, : flat.shape[1]] = flat
-        sums = _moments()(jnp.asarray(pair[0]), jnp.asarray(pair[1]))
+        sums = similarity.compare(pair[0], pair[1], axes=2)
         found.update(zip(names, np.asarray(sums), strict=True))
     return found
-
-
-@functools.cache
-def _moments() -> Callable[[Array, Array], Array]:
-    return similarity.jitted(jax.vmap(jax.vmap(similarity.moments)))
 
 
 def _evaluated(

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-import jax
 import numpy as np
 
 from jptq.diagnosis.walk import as_float
@@ -92,7 +91,6 @@ def output_scores(
     program = runner.program
     floats = [n for n in program.outputs if np.issubdtype(program.dtypes[n], np.floating)]
     outputs = tuple(floats or program.outputs)
-    compare = similarity.jitted(jax.vmap(similarity.moments))
     reference = as_float(runner, next(iter(tables.values())))
     values = np.full((len(tables), len(samples), len(outputs)), np.nan)
     start = done = 0
@@ -103,7 +101,7 @@ def output_scores(
             # Weights are packed again for every batch: those of all tables would not fit.
             found = runner.run(runner.pack(table), feeds)
             for column, name in enumerate(outputs):
-                moments = np.asarray(compare(wanted[name], found[name]))[:count]
+                moments = np.asarray(similarity.compare(wanted[name], found[name]))[:count]
                 scores = similarity.evaluate((metric,), moments, math.prod(program.shapes[name]))
                 values[row, start : start + count, column] = scores[:, 0]
             done += 1

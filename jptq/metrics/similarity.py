@@ -8,6 +8,7 @@ by the float value, elements where that is zero left out.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -34,8 +35,8 @@ largest value: the worst there is, and still a number that can be added up and r
 def moments(a: Array, b: Array) -> Array:
     """Return the sums that all metrics need, of one pair of tensors.
 
-    Call it (jitted) under ``jax.enable_x64``: totals are float64, because the cosine of two
-    nearly equal tensors would drown in float32.
+    Call it (jitted) under ``jax.enable_x64``, as `compare` does: totals are float64, because the
+    cosine of two nearly equal tensors would drown in float32.
 
     Args:
       a: Float output, any shape.
@@ -102,15 +103,27 @@ def channels(shape: tuple[int, ...]) -> int:
     return shape[1] if len(shape) >= 3 and 1 < shape[1] <= _MOST_CHANNELS else 1
 
 
-def jitted(batched: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    """Return ``batched`` jitted so that it computes in float64 whatever the caller's setting."""
-    compiled = jax.jit(batched)
+def compare(a: Array | np.ndarray, b: Array | np.ndarray, *, axes: int = 1) -> Array:
+    """Return the moments of many pairs of tensors, in float64 whatever the caller's setting.
 
-    def call(a: Array, b: Array) -> Array:
-        with jax.enable_x64(True):
-            return compiled(a, b)
+    Args:
+      a: Float output, ``[*pairs, *shape]``.
+      b: Quantized output, same shape.
+      axes: Leading axes that count pairs: samples, as a rule.
 
-    return call
+    Returns:
+      ``[*pairs, 7 + 2 C]``, see `Moments`.
+    """
+    with jax.enable_x64(True):
+        return _compiled(axes)(a, b)
+
+
+@functools.cache
+def _compiled(axes: int) -> Callable[..., Array]:
+    function = moments
+    for _ in range(axes):
+        function = jax.vmap(function)
+    return jax.jit(function)
 
 
 def _cosine(m: Moments, size: int) -> np.ndarray:

@@ -9,7 +9,6 @@ boundary.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,12 +99,6 @@ def rank(
     )
 
 
-@functools.cache
-def _moments() -> Callable[[Array, Array], Array]:
-    """Return the comparison of ``[S, ...]`` with the same; one for all sweeps."""
-    return similarity.jitted(jax.vmap(similarity.moments))
-
-
 class _Sweep:
     """One batch of samples through all rows."""
 
@@ -135,7 +128,7 @@ class _Sweep:
                     state = self.pieces.run_float(index, floats, state)
                 outputs = self.pieces.run_rest(stop, floats, state)
                 shown = [n for n in rows.outputs if n in rows.reached[row]]
-                yield (row, q), {n: _moments()(want[n], outputs[n]) for n in shown}
+                yield (row, q), {n: similarity.compare(want[n], outputs[n]) for n in shown}
 
     def _perturb(
         self,

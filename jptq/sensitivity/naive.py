@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from jptq.engine.runner import Runner, SampleSet
@@ -33,7 +32,6 @@ def rank(
     assert plan is not None
     tables = rows.tables(plan, thresholds, base)
     indices = rows.indices(plan)
-    compare = similarity.jitted(jax.vmap(similarity.moments))
     moments: dict[tuple[int, int], dict[str, list[np.ndarray]]] = {}
     # The reference comes from the same program: two programs of one network differ in their last
     # bits, and that would count as the effect of a node that hardly has one.
@@ -46,7 +44,9 @@ def rank(
         sums: dict[str, list[np.ndarray]] = {name: [] for name in rows.reached[row]}
         for (count, out), reference in zip(runner.outputs(packed, samples), floats, strict=True):
             for name in sums:
-                sums[name].append(np.asarray(compare(reference[name], out[name]))[:count])
+                sums[name].append(
+                    np.asarray(similarity.compare(reference[name], out[name]))[:count]
+                )
         moments[row, q] = sums
         progress(done + 1, len(rows.pairs))
     return assemble(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -93,7 +92,6 @@ def corrected(
 
 def _comparison() -> Callable[[np.ndarray, np.ndarray], Mapping[str, float]]:
     """Return the scores of ``[S, *shape]``, mean over samples."""
-    moments = similarity.jitted(jax.vmap(similarity.moments))
     names = tuple(similarity.METRICS)
 
     def padded(values: np.ndarray) -> np.ndarray:
@@ -103,7 +101,7 @@ def _comparison() -> Callable[[np.ndarray, np.ndarray], Mapping[str, float]]:
         return np.pad(flat, ((0, 0), (0, length - flat.shape[1])))
 
     def compare(one: np.ndarray, other: np.ndarray) -> Mapping[str, float]:
-        sums = np.asarray(moments(jnp.asarray(padded(one)), jnp.asarray(padded(other))))
+        sums = np.asarray(similarity.compare(padded(one), padded(other)))
         found = similarity.evaluate(names, sums, one[0].size).mean(axis=0)
         return dict(zip(names, found.tolist(), strict=True))
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
 
@@ -44,7 +43,6 @@ class Measurer:
         self.evaluator = evaluator
         self.journal = journal
         self.evaluator_calls = 0
-        self._compare = similarity.jitted(jax.vmap(similarity.moments))
         self._floats: list[dict[str, Array]] = []
         self._float_scores: dict[str, float] | None = None
         self._known: dict[str, Evaluation] = {}
@@ -118,7 +116,7 @@ class Measurer:
             reference = self._reference(number, feeds)
             found = runner.run(packed, feeds)
             for name in comparable(found):
-                moments = np.asarray(self._compare(reference[name], found[name]))
+                moments = np.asarray(similarity.compare(reference[name], found[name]))
                 sums.setdefault(name, []).append(moments[:count])
         return comparison(sums, runner.program.shapes)
 

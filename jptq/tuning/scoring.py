@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import jax
 import numpy as np
 
 from jptq.calibration import Calibrated, Scores
@@ -36,7 +35,6 @@ class FirstSample:
         self._feeds = {n: np.asarray(sample[n])[None] for n in runner.program.inputs}
         self._target = target
         self._config = config
-        self._compare = similarity.jitted(jax.vmap(similarity.moments))
         self._float = runner.run(runner.float_weights, self._feeds)
         self._last: tuple[Calibrated, Plan, Assignment, Mapping[str, np.ndarray]] | None = None
 
@@ -63,7 +61,7 @@ class FirstSample:
         names = tuple(similarity.METRICS)
         rows, perfect = [], None
         for name, value in outputs.items():
-            sums = np.asarray(self._compare(self._float[name], value))
+            sums = np.asarray(similarity.compare(self._float[name], value))
             size = int(np.prod(self._runner.program.shapes[name]))
             row = similarity.evaluate(names, sums, size)[0]
             # An output that nothing reaches would hide the error of the others (hmct-spec 2.5).

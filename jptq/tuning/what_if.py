@@ -148,7 +148,6 @@ class WhatIf:
             lambda: Segmented(runner.program, segments, runner.compilations),
         )
         self._changer = Changer(prepared.calibrated, prepared.plan.unpinned, prepared.target.march)
-        self._compare = similarity.jitted(jax.vmap(similarity.moments))
         self._float_scores: Mapping[str, float] = {}
         self._given = Setting(assignment=prepared.configured, thresholds=prepared.thresholds)
         self._accumulated: tuple[Setting, Evaluation] | None = None
@@ -265,7 +264,7 @@ class WhatIf:
                     batch.states[index] = {n: state[n] for n in pieces.segments[index].live_in}
                 state = pieces.run_quantized(index, packed.weights, wanted, state)
             for name in comparable({n: state[n] for n in program.outputs}):
-                moments = np.asarray(self._compare(batch.floats[name], state[name]))
+                moments = np.asarray(similarity.compare(batch.floats[name], state[name]))
                 sums.setdefault(name, []).append(moments[: batch.count])
         self.progress("run quantized", len(self._batches), len(self._batches))
         if keep:

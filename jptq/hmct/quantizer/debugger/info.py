@@ -113,7 +113,7 @@ def examined(network: Prepared) -> Examined:
             if name in shown:
                 output = shown[name]
                 value = grid.rounded(value) if output in quantized else value
-                sums[output] = [np.asarray(_moments()(floats[name], value))]
+                sums[output] = [np.asarray(similarity.compare(floats[name], value))]
     if floating and sums.keys() == set(floating):
         outputs = comparison({name: sums[name] for name in floating}, program.shapes)
     else:
@@ -202,11 +202,6 @@ def _compared() -> Callable[..., Array]:
 @functools.cache
 def _rounded() -> Callable[..., Array]:
     return jax.jit(lambda x, s, o, bounds, gate: fake_quant(x, s, o, bounds[0], bounds[1], gate))
-
-
-@functools.cache
-def _moments() -> Callable[[Array, Array], Array]:
-    return similarity.jitted(jax.vmap(similarity.moments))
 
 
 def _sample(inputs: Sequence[Expected], data: Sequence[Path], seed: int) -> Samples:
