@@ -220,8 +220,8 @@ def _report_fault(program: str, error: Exception, arguments: Sequence[str]) -> i
         break
     else:
         sys.stderr.write(text)
-    last = traceback.format_exception_only(error)[-1].strip()
-    text = f"internal error: {last}\n  please send {written} to the authors of jptq"
+    first = str(error).partition("\n")[0]
+    text = f"internal error: {type(error).__name__}: {first}\n  please send {written} to the authors of jptq"
     return _say(program, text, FAULT)
 
 

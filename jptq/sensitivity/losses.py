@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax.numpy as jnp
 from jax import Array
 
-from jptq.errors import ConfigError
+from jptq import user_code
+from jptq.errors import ConfigError, JptqError
 
 Loss: TypeAlias = Callable[[Mapping[str, Array], Mapping[str, Array]], Array]
 """``loss(outputs, feeds) -> scalar`` of one sample, in jax.numpy."""
@@ -41,24 +40,41 @@ def output_error(floats: Mapping[str, Array]) -> Loss:
 def load_loss(spec: str) -> Loss:
     """Load ``path.py[:function]`` (default ``loss``) of the user.
 
+    Returns:
+      The function, which raises `ConfigError` with the user's own traceback if theirs fails, and
+      if it returns something other than one number.
+
     Raises:
       ConfigError: The file or function is not there, or importing it fails.
     """
-    path, _, function = spec.partition(":")
-    file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"--loss: no file {path}", hint="give path.py or path.py:function")
-    module_spec = importlib.util.spec_from_file_location(f"jptq_loss_{file.stem}", file)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module: Any = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ConfigError(
-            f"--loss: {path} cannot be imported", why=f"{type(error).__name__}: {error}"
-        ) from error
-    found = getattr(module, function or "loss", None)
-    if not callable(found):
-        raise ConfigError(f"--loss: {path} has no function {function or 'loss'!r}")
-    return found
+    found = user_code.load(
+        spec,
+        flag="--loss",
+        function="loss",
+        signature="def loss(outputs, feeds) -> scalar, in jax.numpy",
+        error=ConfigError,
+    )
+
+    def loss(outputs: Mapping[str, Array], feeds: Mapping[str, Array]) -> Array:
+        try:
+            with user_code.importable(found.folder):
+                value = jnp.asarray(found.call(outputs, feeds))
+        except JptqError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"the loss raised {type(error).__name__}",
+                where=found.where,
+                why=user_code.own_traceback(error, None),
+                hint=f"outputs: {', '.join(outputs)}; inputs: {', '.join(feeds)}",
+            ) from error
+        if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise ConfigError(
+                f"the loss returned {value.dtype} of shape {value.shape}",
+                where=found.where,
+                why="a sample's loss is one floating-point number",
+                hint="take the mean or the sum",
+            )
+        return value
+
+    return loss
