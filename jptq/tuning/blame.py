@@ -13,7 +13,7 @@ from jptq.tuning.advice import failing
 from jptq.tuning.evaluator import Forward
 from jptq.tuning.goal import Judge
 from jptq.tuning.journal import Journal
-from jptq.tuning.measure import Measurer, share_of
+from jptq.tuning.measure import Measurer, shares_of
 from jptq.tuning.ranking import rank
 
 
@@ -85,8 +85,8 @@ def culprits(
             return {**exact(feeds), name: rough(feeds)[name]}
 
         scores = _mixed_scores(measurer, assignment, name, mixed)
-        shares = [share_of(scores[task], measurer.float_scores[task]) for task in failed]
-        if min(shares) < bound:
+        shares = shares_of(scores, measurer.float_scores)
+        if min(shares[task] for task in failed) < bound:
             found.append(name)
     return tuple(found) or names
 

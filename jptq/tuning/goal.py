@@ -50,10 +50,8 @@ class Judge:
     def _order(self, evaluation: Evaluation) -> tuple[float, ...]:
         cheap = tuple(-value for value in self.expense(evaluation))
         quality = self.quality(evaluation)
-        if not self.goal.has_quality:
-            return (float(self.affords(evaluation)), quality, *cheap)
-        if self.affords(evaluation):
-            if self.meets(evaluation):
-                return (2.0, *cheap, quality)
-            return (1.0, quality, *cheap)
-        return (0.0, *cheap, quality)
+        if not self.affords(evaluation):
+            return (0.0, *cheap, quality)
+        if self.goal.has_quality and self.meets(evaluation):
+            return (2.0, *cheap, quality)
+        return (1.0, quality, *cheap)

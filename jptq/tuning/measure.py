@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from jptq import files
+from jptq.errors import EvaluatorError
 from jptq.metrics import similarity
 from jptq.numerics.qtypes import INT8
 from jptq.quant.assign import Assignment, uniform
@@ -80,11 +81,10 @@ class Measurer:
         return dataclasses.replace(self._known[key], name=name, predicted_error=predicted)
 
     def _measured(self, key: str, assignment: Assignment) -> Evaluation:
+        floats = self.float_scores  # evaluators may count on the float model coming first
         scores = self._scores(key, assignment)
         found = self._comparison(key, assignment)
-        return evaluation(
-            self.prepared, assignment, found, scores, self.float_scores if scores else {}
-        )
+        return evaluation(self.prepared, assignment, found, scores, floats)
 
     def _scores(self, key: str, assignment: Assignment | None) -> dict[str, float]:
         if self.evaluator is None:
@@ -140,11 +140,15 @@ def evaluation(
     scores: Mapping[str, float],
     float_scores: Mapping[str, float],
 ) -> Evaluation:
-    """Return what was measured of an assignment, with its modelled time and INT16 work."""
+    """Return what was measured of an assignment, with its modelled time and INT16 work.
+
+    Raises:
+      EvaluatorError: Scores have other names than the float model's.
+    """
     return Evaluation(
         name="",
         scores=dict(scores),
-        shares={n: share_of(scores[n], float_scores[n]) for n in scores},
+        shares=shares_of(scores, float_scores),
         comparison=found,
         time_us=prepared.latency.total_us(assignment),
         macs_int16=prepared.latency.macs_share(assignment),
@@ -205,6 +209,27 @@ def _spread(values: np.ndarray) -> Spread:
     # sqnr is infinite for a sample without any error; JSON has no infinities.
     finite = np.clip(np.nan_to_num(values, nan=0.0), -1e9, 1e9)
     return Spread(min=float(finite.min()), mean=float(finite.mean()), max=float(finite.max()))
+
+
+def shares_of(scores: Mapping[str, float], float_scores: Mapping[str, float]) -> dict[str, float]:
+    """Return each score as a share of its float value.
+
+    Raises:
+      EvaluatorError: The names differ: a score that is not there cannot keep its share.
+    """
+    if scores.keys() != float_scores.keys():
+        missing, new = float_scores.keys() - scores.keys(), scores.keys() - float_scores.keys()
+        faults = [
+            f"{what}: {', '.join(sorted(names))}"
+            for what, names in (("missing", missing), ("new", new))
+            if names
+        ]
+        raise EvaluatorError(
+            "the evaluator returned other scores than for the float model",
+            why="; ".join(faults),
+            hint="return the same names every time, 0 for a case that fails",
+        )
+    return {name: share_of(scores[name], float_scores[name]) for name in scores}
 
 
 def share_of(score: float, reference: float) -> float:

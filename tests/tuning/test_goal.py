@@ -76,5 +76,10 @@ def test_with_only_a_budget_the_best_quality_within_it_is_better() -> None:
     assert judge.better(scored(40, 0.9), scored(50, 0.9))
 
 
+def test_where_nothing_keeps_the_budget_the_fastest_is_better() -> None:
+    for goal in (Goal(budget_us=50.0), Goal(min_score=0.99, budget_us=50.0)):
+        assert Judge(goal).better(scored(100, 0.7), scored(180, 1.0))
+
+
 def test_anything_is_better_than_nothing() -> None:
     assert Judge(Goal()).better(scored(1, 0.0), None)

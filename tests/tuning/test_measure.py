@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jptq.errors import EvaluatorError
 from jptq.tuning import Evaluator, Journal, Measurer, Prepared
-from jptq.tuning.measure import _spread, share_of
+from jptq.tuning.evaluator import Forward
+from jptq.tuning.measure import _spread, share_of, shares_of
 from tests.tuning.networks import evaluator
 
 
@@ -24,6 +26,26 @@ def test_a_score_below_zero_is_worse_the_further_it_falls() -> None:
     assert share_of(-1.0, -1.0) == pytest.approx(1.0)
     assert share_of(-1.1, -1.0) == pytest.approx(0.9)
     assert share_of(-0.9, -1.0) == pytest.approx(1.1)
+
+
+def test_scores_without_a_name_of_the_float_models_are_refused() -> None:
+    with pytest.raises(EvaluatorError, match="other scores") as caught:
+        shares_of({"car": 0.9, "dog": 0.1}, {"car": 0.9, "person": 0.8})
+    assert caught.value.why == "missing: person; new: dog"
+
+
+def test_the_evaluator_sees_the_float_model_first(prepared: Prepared) -> None:
+    seen: list[np.ndarray] = []
+
+    def evaluate(forward: Forward) -> float:
+        seen.append(next(iter(forward(prepared.samples[0]).values())))
+        return 1.0
+
+    Measurer(prepared, Evaluator.of(evaluate), Journal(None))("int8", prepared.all("int8"))
+    exact = next(iter(prepared.runner.forward(None)(prepared.samples[0]).values()))
+    assert len(seen) == 2
+    np.testing.assert_array_equal(seen[0], exact)
+    assert (seen[1] != exact).any()
 
 
 def test_spreads_have_numbers_that_json_can_hold() -> None:
