@@ -14,7 +14,8 @@ from jptq.allocation.problem import ROUNDING, Problem
 from jptq.results import Allocation, Status
 
 RELATIVE_GAP = 1e-6
-TIME_LIMIT_S = 10.0
+NODE_LIMIT = 20_000
+"""Defaults of `solve_latency`, as of `milp`."""
 
 MARGINS = (0.0, 3e-6, 1e-4)
 """What is kept from a scaled limit at each attempt: HiGHS overlooks up to 1e-6 of it."""
@@ -25,7 +26,7 @@ def solve_latency(
     error_limit: float,
     *,
     relative_gap: float = RELATIVE_GAP,
-    time_limit_s: float = TIME_LIMIT_S,
+    node_limit: int = NODE_LIMIT,
 ) -> Allocation:
     """Return the least time of any choice whose weighted error is at most a limit.
 
@@ -35,7 +36,7 @@ def solve_latency(
       problem: What to choose.
       error_limit: Upper limit of the weighted error, in the unit of the scores; inf for none.
       relative_gap: Distance to the bound at which the search stops.
-      time_limit_s: Of each call of HiGHS.
+      node_limit: Of each call of HiGHS.
 
     Returns:
       An allocation of goal ``latency``; `Allocation.bound` is on the time. If infeasible, it is
@@ -66,7 +67,7 @@ def solve_latency(
             least=~allowed[:, 0],
             most=allowed[:, 1],
             relative_gap=relative_gap,
-            time_limit_s=time_limit_s,
+            node_limit=node_limit,
         )
         if margin == 0.0:
             if answer.infeasible:

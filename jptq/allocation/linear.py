@@ -113,7 +113,7 @@ def minimise(
     least: np.ndarray,
     most: np.ndarray,
     relative_gap: float,
-    time_limit_s: float,
+    node_limit: int,
 ) -> Answer:
     """Minimise ``objective @ columns + constant``.
 
@@ -125,7 +125,7 @@ def minimise(
       least: ``bool[G]``, lower bounds of the binaries.
       most: ``bool[G]``, upper bounds.
       relative_gap: Where to stop.
-      time_limit_s: Likewise.
+      node_limit: Likewise: nodes of the search tree.
     """
     groups, columns = len(least), linear.columns
     # The last column is the constant, fixed at 1.
@@ -147,7 +147,7 @@ def minimise(
             integrality=integer,
             bounds=optimize.Bounds(low, high),
             constraints=constraints if matrix.shape[0] else None,
-            options={"mip_rel_gap": relative_gap, "time_limit": time_limit_s},
+            options={"mip_rel_gap": relative_gap, "node_limit": node_limit},
         )
     bound = result.mip_dual_bound
     return Answer(
