@@ -25,6 +25,9 @@ channels (`channels`), per comparison."""
 
 FIELDS = ("aa", "ae", "ee", "abs", "relative", "relative_count", "max")
 
+EQUAL: Moments = np.asarray([[1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0]])
+"""Of a tensor and itself."""
+
 _MOST_CHANNELS = 256
 
 _BROKEN = 1e3

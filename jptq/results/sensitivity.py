@@ -41,7 +41,8 @@ class SensitivityTable:
       candidates: Types that the row's calibrations were set to; ``current`` keeps what they hold.
       metrics: Names as in `BETTER`.
       score: ``float64[N, Q, M]``; NaN where a row does not accept a candidate.
-      stderr: ``float64[N, Q, M]``; 0 if exact.
+      stderr: ``float64[N, Q, M]``, over what was drawn by chance, the samples given; 0 if nothing
+        was.
       outputs: The outputs that were compared.
       method: ``metric``, ``probe``, ``gradient`` or ``hessian``.
       samples: Number of samples.

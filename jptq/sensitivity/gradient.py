@@ -91,7 +91,6 @@ def rank(
     )
     values = {"taylor": np.abs(by_row), "fisher": by_row**2}
     score = np.stack([values[name].mean(0) for name in metrics], axis=-1)
-    spread = np.stack([values[name].std(0) for name in metrics], axis=-1)
     score[~rows.accepted] = np.nan
     return SensitivityTable(
         rows=rows.names,
@@ -100,7 +99,7 @@ def rank(
         candidates=rows.candidates,
         metrics=tuple(metrics),
         score=score,
-        stderr=spread / np.sqrt(len(samples)),
+        stderr=np.zeros_like(score),  # nothing is drawn
         outputs=rows.outputs,
         method="gradient",
         samples=len(samples),

@@ -106,7 +106,8 @@ def rank(
         members = [plan.index[m] for m in row]
         values = trace[..., members] @ mean_error[:, members].T  # [S, P, Q]
         score[i, :, 0] = np.maximum(values.mean((0, 1)), 0.0)
-        stderr[i, :, 0] = np.sqrt(values.var(1, ddof=1).sum(0) / probes) / len(samples)
+        # Samples share the signs of weights: only products are independent.
+        stderr[i, :, 0] = values.mean(0).std(0, ddof=1) / np.sqrt(probes)
     score[~rows.accepted] = np.nan
     return SensitivityTable(
         rows=rows.names,

@@ -152,14 +152,14 @@ def _scores(
 ) -> tuple[np.ndarray, np.ndarray]:
     shape = (len(rows.names), len(rows.candidates), len(metrics))
     score, stderr = np.full(shape, np.nan), np.zeros(shape)
-    reached = np.asarray([len(r) for r in rows.reached], np.float64)[:, None]
+    averaged = rows.averaged[:, None]
     for m, name in enumerate(metrics):
         squares = np.concatenate([_rows(f[name], rows, index) ** 2 for f in found], axis=1)
         samples, probes = squares.shape[:2]
-        mean = squares.mean((0, 1)) / reached
-        spread = np.sqrt(squares.var(1, ddof=1).sum(0) / probes) / samples / reached
+        mean = squares.mean((0, 1)) / averaged
+        spread = np.sqrt(squares.var(1, ddof=1).sum(0) / probes) / samples / averaged
         if name == "cosine-similarity":
-            aligned = (_rows(found[0]["aligned"], rows, index) ** 2).sum(1).mean(0) / reached
+            aligned = (_rows(found[0]["aligned"], rows, index) ** 2).sum(1).mean(0) / averaged
             score[..., m], stderr[..., m] = 1.0 - np.maximum(mean - aligned, 0.0) / 2, spread / 2
         else:
             score[..., m], stderr[..., m] = mean, spread
@@ -227,7 +227,7 @@ def _known(
     effects: Effects, powers: np.ndarray, rows: Rows, program: Program, metrics: Sequence[str]
 ) -> np.ndarray:
     """Return the scores ``[N, Q, M]`` of effects that are known, not sampled."""
-    reached = np.asarray([len(r) for r in rows.reached], np.float64)[:, None]
+    averaged = rows.averaged[:, None]
     shown = [name for name in rows.outputs if name in program.outputs]
     sizes = np.asarray([math.prod(program.shapes[n]) for n in shown])[None, :, None, None]
     power = np.where(powers > 0, powers, 1.0)[..., None, None]
@@ -235,10 +235,10 @@ def _known(
     for m, name in enumerate(metrics):
         if name == "cosine-similarity":
             across = effects.squares / power - (effects.along / power) ** 2
-            lost = np.maximum(across, 0.0).sum(1).mean(0) / reached / 2
+            lost = np.maximum(across, 0.0).sum(1).mean(0) / averaged / 2
             score[..., m] = 1.0 - lost
         else:
-            score[..., m] = (effects.squares / sizes).sum(1).mean(0) / reached
+            score[..., m] = (effects.squares / sizes).sum(1).mean(0) / averaged
     score[~rows.accepted] = np.nan
     return score
 

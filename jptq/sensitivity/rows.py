@@ -53,6 +53,17 @@ class Rows:
         """Return each row's positions in the plan."""
         return [tuple(plan.index[name] for name in row) for row in self.members]
 
+    @cached_property
+    def averaged(self) -> np.ndarray:
+        """``int64[N]``: the number of outputs that each row's score is a mean of.
+
+        A ranking looks at the outputs that a row can change, as the vendor does. Errors of groups
+        are added up: all of them are means over all outputs.
+        """
+        if self.kind == "group":
+            return np.full(len(self.names), len(self.outputs))
+        return np.asarray([len(reached) for reached in self.reached])
+
     def take(self, indices: Sequence[int]) -> Rows:
         """Return some of the rows."""
         keep = list(indices)
@@ -192,6 +203,8 @@ def assemble(
 ) -> SensitivityTable:
     """Return the table of moments: metric per output and sample, mean over samples, then outputs.
 
+    `Rows.averaged` says over how many outputs; one that a row cannot change has no error.
+
     Args:
       rows: What was scored.
       moments: ``{(row, candidate): {output: float64[S, 7 + 2 C]}}``.
@@ -203,11 +216,13 @@ def assemble(
       cost: For comparing methods.
     """
     score = np.full((len(rows.names), len(rows.candidates), len(metrics)), np.nan)
+    untouched = similarity.evaluate(metrics, similarity.EQUAL, 1)[0]
     for (row, q), by_output in moments.items():
         per_output = [
             _mean(similarity.evaluate(metrics, sums, int(np.prod(shapes[name]))))
             for name, sums in by_output.items()
         ]
+        per_output += [untouched] * (int(rows.averaged[row]) - len(per_output))
         score[row, q] = _mean(np.stack(per_output))
     return SensitivityTable(
         rows=rows.names,

@@ -64,7 +64,7 @@ def test_without_a_loss_the_output_error_is_taken_at_the_quantized_network(net: 
     found = gradient.rank(net.runner, net.thresholds, net.int8, rows, net.samples)
     assert (found.column("taylor") > 0).any()
     assert np.isfinite(found.score).all()
-    assert (found.stderr >= 0).all()
+    assert (found.stderr == 0).all()  # nothing is drawn
 
 
 @pytest.mark.slow

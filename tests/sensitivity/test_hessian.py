@@ -86,3 +86,18 @@ def test_an_unknown_metric_is_refused(net: Case) -> None:
         hessian.rank(
             net.runner, net.thresholds, net.int8, net.rows(), net.samples, metrics=("mse",)
         )
+
+
+@pytest.mark.slow
+def test_the_standard_error_is_the_spread_over_seeds_also_where_samples_are_alike() -> None:
+    net = case(_linear(), samples=1)
+    alike = net.samples * 8
+    rows = net.rows("weight")
+    found = [
+        hessian.rank(net.runner, net.thresholds, net.int8, rows, alike, probes=8, seed=seed)
+        for seed in range(24)
+    ]
+    spread = np.std([one.score[:, 0, 0] for one in found], axis=0, ddof=1)
+    claimed = np.sqrt(np.mean([one.stderr[:, 0, 0] ** 2 for one in found], axis=0))
+    # A standard deviation of 24 values is good to 15 %, one of 8 on average over 24 to 5 %.
+    np.testing.assert_allclose(claimed, spread, rtol=0.5)

@@ -5,6 +5,7 @@ import pytest
 
 from jptq.errors import ConfigError, UnknownNameError
 from jptq.ir import extract
+from jptq.quant.assign import table as quantizers
 from jptq.quant.plan import FEATURE, WEIGHT, Calibration
 from jptq.sensitivity import CURRENT, rows_of
 from jptq.sensitivity.rows import Rows, assemble, member_type, reachable_outputs
@@ -159,3 +160,37 @@ def test_scores_are_means_over_samples_and_then_over_reached_outputs() -> None:
     )
     np.testing.assert_array_equal(table.score[..., 0], [[2.0, 0.1], [5.0, np.nan]])
     assert table.rows == rows.names
+
+
+def two_heads() -> Graph:
+    """A stem that both outputs hang on, and two convolutions in front of one of them."""
+    g = Graph(seed=5)
+    stem = g.add("Relu", g.conv(g.input("x", (1, 3, 6, 6)), 3, 4, name="stem"), name="relu")
+    g.output(g.conv(g.conv(stem, 4, 4, name="middle"), 4, 2, name="near"))
+    g.output(g.add("Sigmoid", stem, name="far"))
+    return g
+
+
+@pytest.mark.parametrize("kind", ["node", "group"])
+def test_errors_of_groups_are_means_over_all_outputs_those_of_nodes_over_reached_ones(
+    kind: str,
+) -> None:
+    net = case(two_heads(), samples=2)
+    rows = net.rows(kind)
+    table = net.exact(rows)
+    alone = {
+        n: i for i, (n, r) in enumerate(zip(rows.names, rows.reached, strict=True)) if len(r) == 1
+    }
+    assert 0 < len(alone) < len(rows.names)
+    runner = net.runner
+    floats = [runner.forward(None)(feeds) for feeds in net.samples]
+    for row in alone.values():
+        held = {c: "int8" if c in rows.members[row] else "float32" for c in net.int8}
+        run = runner.forward(quantizers(net.plan, net.thresholds, held))
+        errors = [
+            [np.mean((run(feeds)[n] - y[n]) ** 2) for n in rows.outputs]
+            for feeds, y in zip(net.samples, floats, strict=True)
+        ]
+        total = np.mean(errors, axis=0).sum()
+        of = len(rows.outputs) if kind == "group" else 1
+        assert table.column("mse")[row] == pytest.approx(total / of, rel=1e-4)
