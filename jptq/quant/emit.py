@@ -9,7 +9,7 @@ from typing import Any
 from jptq.errors import ConfigError
 from jptq.ir.model import Model
 from jptq.numerics.qtypes import DUAL_INT16, INT16, QTYPES
-from jptq.quant.assign import Assignment, accepted, finest, uniform
+from jptq.quant.assign import Assignment, accepted, finest
 from jptq.quant.config import EC, Activation, Config, Weight, load_config
 from jptq.quant.pairs import pairs_of
 from jptq.quant.plan import Plan, Slots
@@ -38,8 +38,8 @@ def quant_config(
       target: Knows which operators can be ``dual-int16``.
       assignment: Of every quantizer.
       activation: How the thresholds of features were found.
-      like: What the network was calibrated by: it says what was done to weights and biases, and
-        how single features were searched.
+      like: What the network was calibrated by: it says what was done to weights, biases and
+        outputs, and how single features were searched.
 
     Returns:
       What `load_config` reads; `resolve` gives the assignment back.
@@ -77,11 +77,12 @@ def _on_top_of(
     calibration: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the configuration that changes what differs from a uniform assignment."""
-    default = uniform(plan, base)
     model_config: dict[str, Any] = {}
     if base != "int8":
         model_config["all_node_type"] = base
     model_config |= calibration
+    config = load_config({"model_config": model_config})
+    default = resolve(config, model, plan, target, report=False)
     split = {pair.high.name: pair.index for pair in pairs_of(model)}
     nodes = {}
     for slots in plan.slots:
@@ -98,8 +99,10 @@ def _on_top_of(
 
 
 def _calibration(activation: Activation | None, like: Config | None) -> dict[str, Any]:
-    """Return the blocks of ``model_config`` that say how thresholds and biases were found."""
+    """Return the blocks of ``model_config`` that say how quantizers and thresholds were made."""
     activation, like = activation or Activation(), like or Config()
+    # It puts quantizers at the outputs: without it they would not be there.
+    output = {"model_output_type": like.model_output_type} if like.model_output_type else {}
     weight: dict[str, Any] = {
         field.name: value
         for field in dataclasses.fields(Weight)
@@ -113,7 +116,7 @@ def _calibration(activation: Activation | None, like: Config | None) -> dict[str
         block = dataclasses.asdict(like.layerwise) | {"qtype": None}
         search["layer"] = {key: value for key, value in block.items() if value is not None}
     parts = {"activation": activation.to_json(), "weight": weight, "search": search}
-    return {key: value for key, value in parts.items() if value}
+    return output | {key: value for key, value in parts.items() if value}
 
 
 def _entry(

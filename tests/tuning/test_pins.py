@@ -74,3 +74,13 @@ def test_a_type_that_no_search_chooses_is_reported_as_what_it_is(folder: Path) -
     assert runs_as["loud"] == "float16"
     assert runs_as["body"] == "float32"
     assert report.assignment[feature(found, "loud")] == "float16"
+
+
+@pytest.mark.slow
+def test_the_configuration_of_a_tuning_keeps_the_quantizers_at_the_outputs(folder: Path) -> None:
+    model_config = {**CONFIG["model_config"], "model_output_type": "int16"}
+    found = with_types(folder, model_config=model_config)
+    report = tune_prepared(found, Options(min_cosine=0.9999, samples=2))
+    again = with_types(folder, **report.quant_config)
+    assert [c.name for c in again.plan.calibrations] == [c.name for c in found.plan.calibrations]
+    assert again.configured == report.assignment
