@@ -75,7 +75,7 @@ def tune(
     Raises:
       JptqError: Bad input, with what to do; nothing is half-written.
     """
-    started = time.time()
+    started = time.monotonic()
     enable_compilation_cache()
     folder = Path(out)
     options = options or Options()
@@ -110,6 +110,7 @@ def tune(
         prepared_by,
         evaluator=judge_function,
         journal=journal,
+        started=started,
         progress=progress,
     )
     progress("write", 0, 1)
@@ -146,7 +147,7 @@ def _run(
         "host": platform.platform(),
         "flags": dict(flags),
         "digest": prepared.digest,
-        "seconds": round(time.time() - started, 3),
+        "seconds": round(time.monotonic() - started, 3),
         "compilations": dict(sorted(prepared.runner.compilations.counts.items())),
         "reused_findings": journal.reused,
         "evaluator_calls": found.evaluator_calls,

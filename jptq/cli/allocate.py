@@ -71,7 +71,7 @@ def run(flags: FlagValues) -> int:
         if budget < least * (1 - 1e-9):
             output.print_text(
                 f"The budget of {budget:,.1f} µs is below the least reachable latency, "
-                f"{least:,.1f} µs (modelled)."
+                f"{least:,.1f} µs ({found.table.origin})."
             )
             return BUDGET_TOO_SMALL
         solved = [SOLVERS["milp"](problem, budget)]
@@ -84,7 +84,8 @@ def run(flags: FlagValues) -> int:
     if budget is not None:
         output.print_text(f"Raised: {', '.join(_raised(solved[0], found)) or 'nothing'}")
     output.print_paragraph(
-        "Predicted by adding up errors, times modelled. jptq tune runs what it proposes."
+        f"Predicted by adding up errors, times {found.table.origin}. "
+        "jptq tune runs what it proposes."
     )
     return 0
 
@@ -118,7 +119,7 @@ def _table(solved: list[Allocation], found: Timed, int8_us: float, metric: str) 
         header=(
             f"sum of {metric}",
             "bound",
-            "µs (modelled)",
+            f"µs ({found.table.origin})",
             "of all INT8",
             "nodes raised",
             "proof",

@@ -115,6 +115,6 @@ def _print(problem: Problem, head: Head | None, prepared: Prepared) -> None:
         output.print_paragraph(
             f"The subgraph from {', '.join(head.inputs)} to {', '.join(head.outputs)} {verdict}: "
             f"{reached} (measured, {len(head.trials)} runs) at {head.evaluation.time_us:,.1f} µs "
-            f"(modelled; all-INT8 {problem.int8.time_us:,.1f})."
+            f"({head.evaluation.time_is}; all-INT8 {problem.int8.time_us:,.1f})."
         )
         output.print_json(dict(head.quant_config))

@@ -82,7 +82,7 @@ def _totals(found: Timed) -> Table:
         share = found.table.macs_share(assignment)
         rows.append((name, f"{total:,.1f}", f"{total / base:.3f}", f"{share:.1%}"))
     return Table(
-        title=f"Latency on {found.target.march}, µs (modelled)",
+        title=f"Latency on {found.target.march}, µs ({found.table.origin})",
         header=("", "µs", "of all INT8", "MACs in INT16"),
         rows=tuple(rows),
         align=("left", "right", "right", "right"),

@@ -221,7 +221,8 @@ def _report_fault(program: str, error: Exception, arguments: Sequence[str]) -> i
     else:
         sys.stderr.write(text)
     first = str(error).partition("\n")[0]
-    text = f"internal error: {type(error).__name__}: {first}\n  please send {written} to the authors of jptq"
+    fault = f"internal error: {type(error).__name__}: {first}"
+    text = f"{fault}\n  please send {written} to the authors of jptq"
     return _say(program, text, FAULT)
 
 

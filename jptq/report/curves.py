@@ -56,7 +56,7 @@ class Point:
 
     Attributes:
       name: Of the configuration.
-      time_us: Modelled latency.
+      time_us: Latency.
       quality: Worst share of float, or least mean cosine.
     """
 
@@ -67,7 +67,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pareto:
-    """Measured quality against modelled latency.
+    """Measured quality against latency.
 
     Attributes:
       is_share: The quality is a share of float, not a cosine.
@@ -76,6 +76,7 @@ class Pareto:
       marked: ``all-INT8``, ``all-INT16``, ``final``.
       goal: Least quality that was asked for, or None.
       budget_us: Largest latency that was asked for, or None.
+      time_is: Where the latencies are from.
     """
 
     is_share: bool
@@ -84,6 +85,7 @@ class Pareto:
     marked: tuple[Point, ...]
     goal: float | None
     budget_us: float | None
+    time_is: str
 
     @property
     def floor(self) -> float:
@@ -183,6 +185,7 @@ def pareto(report: Report) -> Pareto:
         ),
         goal=report.goal.min_score if is_share else report.goal.min_cosine,
         budget_us=report.goal.budget_us,
+        time_is=report.final.time_is,
     )
 
 

@@ -14,7 +14,7 @@ HEAD = 20
 """Rows of the ranking that are printed."""
 
 PICTURES = {
-    "pareto": "Measured quality against modelled latency of everything that was run",
+    "pareto": "Measured quality against the latency of everything that was run",
     "outputs": "Error of each output, mean over samples, whiskers from best to worst (measured)",
     "ranking": "The worst nodes by their own error as INT8",
 }
@@ -68,7 +68,7 @@ def _answer(report: Report) -> list[str]:
             (
                 "latency",
                 f"at most {wording.micros(goal.budget_us)} µs",
-                f"{wording.micros(final.time_us)} µs (modelled)",
+                f"{wording.micros(final.time_us)} {wording.times(report.final)}",
                 _verdict(over, f"{wording.micros(over)} µs over"),
             )
         )
@@ -104,7 +104,7 @@ def _reachable(report: Report) -> list[str]:
             (
                 "configuration",
                 f"{wording.quality_name(report)} (measured)",
-                "latency, µs (modelled)",
+                f"latency, {wording.times(report.final)}",
                 "MACs in INT16",
                 "nodes raised",
             ),
@@ -121,20 +121,20 @@ def _compared(report: Report) -> list[str]:
         "## What it costs, what it brings",
         _table(table.header, [(_plain(row[0]), *row[1:]) for row in table.rows], table.align),
         f"{brackets}All-INT16 is what the target allows: operands that it only "
-        "has as INT8 stay so. Latencies are modelled, not taken on the chip.",
+        f"has as INT8 stay so. Latencies are {_trust(report)}.",
     ]
     if report.true_int16 is not None:
         blocks.append(
             "true INT16 sets every quantizer to INT16, also where the target cannot: a simulation "
             "(measured) that shows what error compensation could reach at most."
         )
-    if report.walk_us is not None and report.final.time_us is not None:
+    if report.search == "milp" and report.walk_us is not None and report.final.time_us is not None:
         saved = 1 - report.final.time_us / report.walk_us if report.walk_us else 0.0
         blocks.append(
             "The documented way, raising the worst nodes one after the other until the goal is "
             f"met, needs {wording.micros(report.walk_us)} µs; this configuration needs "
             f"{wording.micros(report.final.time_us)} µs, {100 * abs(saved):.1f} % "
-            f"{'less' if saved >= 0 else 'more'} (both modelled)."
+            f"{'less' if saved >= 0 else 'more'} (both {report.latency.origin})."
         )
     return [*blocks, _picture("pareto")]
 
@@ -188,7 +188,7 @@ def _raised(report: Report) -> list[str]:
         "## Which nodes are raised, and why",
         f"{total}, of {len(report.latency.nodes)} nodes. The error is the mean squared error at "
         f"the outputs with only this node quantized, as INT8 ({wording.origin(report)}); rank 1 "
-        "is the worst node; the latency that raising adds is modelled.",
+        f"is the worst node; the latency that raising adds is {report.latency.origin}.",
         _table(
             ("rank", "node", "operator", "runs as", "own error", "adds, µs", "why"),
             rows,
@@ -264,7 +264,7 @@ def _tried(report: Report) -> list[str]:
                 "least mean cosine (measured)",
                 "error (predicted)",
                 "error (measured)",
-                "latency, µs (modelled)",
+                f"latency, {wording.times(report.final)}",
                 "MACs in INT16",
                 "raised",
                 "front",
@@ -336,6 +336,13 @@ def _provenance(report: Report) -> list[str]:
         ("evaluator calls", str(report.evaluator_calls)),
     )
     return ["## How it was found", _table(("", ""), rows, ("left", "left"))]
+
+
+def _trust(report: Report) -> str:
+    """Say where the latencies are from."""
+    if report.latency.origin == "modelled":
+        return "modelled, not taken on the chip"
+    return f"{report.latency.origin}: from the table that was given"
 
 
 def _verdict(excess: float, missed: str) -> str:

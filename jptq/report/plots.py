@@ -139,7 +139,7 @@ def draw_pareto(pareto: Pareto) -> bytes:
             )
         if pareto.budget_us is not None:
             _draw_budget(axes, pareto.budget_us)
-        axes.set_xlabel("latency of one inference, µs (modelled)")
+        axes.set_xlabel(f"latency of one inference, µs ({pareto.time_is})")
         axes.set_title("Quality against latency")
         figure.legend(loc="outside right upper", labelspacing=0.9)
         return canvas.png(figure)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from jptq.report.text import score_table
+from jptq.report import wording
+from jptq.report.text import score_table, share_cell
 from jptq.results import Evaluation, Spread
 from jptq.results.problem import Problem
 from jptq.results.sweep import Sweep
@@ -34,7 +35,7 @@ def sweep_table(sweep: Sweep, *, spread: bool = False) -> str:
         *columns,
         "nodes",
         "MACs in INT16",
-        "µs (modelled)",
+        wording.times(sweep.rows[0].evaluation),
     )
     rows = [
         (
@@ -89,6 +90,7 @@ def diagnosis_scores(problem: Problem, samples: int) -> str:
             samples=samples,
             floating=problem.floating.scores,
             scores=evaluation.scores,
+            shares=evaluation.shares,
             cosine=evaluation.comparison.min_cosine,
         )
         blocks.append(f"{title}, calibrated by {problem.calibration}:\n{table}")
@@ -120,7 +122,7 @@ def diagnosis_table(problem: Problem) -> str:
         )
         for name, evaluation in named
     ]
-    return simple_table(("model", *columns, "µs (modelled)"), rows)
+    return simple_table(("model", *columns, wording.times(problem.int8)), rows)
 
 
 def _columns_of(floating: Evaluation, first: Evaluation, *, spread: bool) -> dict[str, Cell]:
@@ -139,9 +141,7 @@ def _columns_of(floating: Evaluation, first: Evaluation, *, spread: bool) -> dic
 
 def _score_cell(task: str, floating: float) -> Cell:
     def cell(evaluation: Evaluation) -> str:
-        value = evaluation.scores[task]
-        # A share of a float score of zero means nothing.
-        return f"{value:.5f}({value / floating:.2%})" if floating else f"{value:.5f}"
+        return share_cell(evaluation.scores[task], evaluation.shares[task], floating)
 
     return cell
 

@@ -52,7 +52,10 @@ def compared(report: Report) -> Table:
         rows.append(("  share of float", *(_share(e, task) for _, e in columns)))
     rows += [
         ("least mean cosine (measured)", *(wording.min_cosine(e) for _, e in columns)),
-        ("latency, µs (modelled)", *(wording.micros(e.time_us) for _, e in columns)),
+        (
+            f"latency, {wording.times(report.final)}",
+            *(wording.micros(e.time_us) for _, e in columns),
+        ),
         (
             "MACs in INT16 (counted)",
             wording.NONE,
@@ -119,7 +122,7 @@ def raised(report: Report) -> Table:
         rows.append((f"and {rest} more in report.md", "", "", ""))
     return Table(
         title="Nodes that run finer than INT8" if rows else "Every node runs as INT8",
-        header=("node", "runs as", "rank by its own error", "µs (modelled)"),
+        header=("node", "runs as", "rank by its own error", wording.times(report.final)),
         rows=tuple(rows),
         align=("left", "left", "right", "right"),
     )

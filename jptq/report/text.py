@@ -137,6 +137,7 @@ def score_table(
     samples: int,
     floating: Mapping[str, float],
     scores: Mapping[str, float],
+    shares: Mapping[str, float],
     cosine: float,
 ) -> str:
     """Return the vendor's score table, one row per score.
@@ -150,6 +151,7 @@ def score_table(
       samples: Evaluation samples.
       floating: Scores of the float model.
       scores: Scores of the quantized model, by the same names.
+      shares: These as shares of float; one that falls below a negative float score is below 1.
       cosine: Of the whole model; repeated in each row.
 
     Returns:
@@ -160,7 +162,9 @@ def score_table(
     text = {
         "Model": [f"{model}_{name}" for name in scores],
         "March": [march] * len(scores),
-        "calibrated_model": [_share_cell(value, floating[name]) for name, value in scores.items()],
+        "calibrated_model": [
+            share_cell(value, shares[name], floating[name]) for name, value in scores.items()
+        ],
     }
     numbers = {
         "Float": [f"{round(floating[name], 5):g}" for name in scores],
@@ -222,9 +226,9 @@ def _spread(output: OutputError, metric: str) -> Spread:
     return spread
 
 
-def _share_cell(value: float, floating: float) -> str:
-    """A share of a float score of zero means nothing and is left out."""
-    return f"{value:.5f}({value / floating:.2%})" if floating else f"{value:.5f}"
+def share_cell(value: float, share: float, floating: float) -> str:
+    """Write a score with its share of float; a share of zero means nothing and is left out."""
+    return f"{value:.5f}({share:.2%})" if floating else f"{value:.5f}"
 
 
 def _aligned(cells: Sequence[str]) -> list[str]:

@@ -40,6 +40,11 @@ def micros(value: float | None) -> str:
     return NONE if value is None else f"{value:,.1f}"
 
 
+def times(evaluation: Evaluation) -> str:
+    """Name the unit of an evaluation's time, and where that is from."""
+    return f"µs ({evaluation.time_is})"
+
+
 def min_cosine(evaluation: Evaluation) -> str:
     """Write the least mean cosine of any output."""
     return NONE if evaluation.comparison is None else cosine(evaluation.comparison.min_cosine)

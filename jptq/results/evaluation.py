@@ -67,10 +67,12 @@ class Evaluation:
       scores: The user's scores; empty without an evaluator.
       shares: Each score as a share of its float value.
       comparison: Against float; None for the float model itself.
-      time_us: Modelled latency; None for float.
+      time_us: Latency; None for float.
+      time_is: Where that is from, as `LatencyTable.origin` says it.
       macs_int16: Share of multiply-accumulates with an int16 operand.
       raised: Nodes that differ from all-INT8.
-      predicted_error: What the solver had predicted, if it proposed this.
+      predicted_error: Mean squared error as the sum of what each group causes alone; None where
+        the search looks at errors of another kind.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Evaluation:
     shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
     comparison: Comparison | None = None
     time_us: float | None = None
+    time_is: str = "modelled"
     macs_int16: float = 0.0
     raised: int = 0
     predicted_error: float | None = None

@@ -109,6 +109,14 @@ class LatencyTable:
     boundaries: tuple[Boundary, ...] = ()
     constants: Mapping[str, tuple[float, str]] = dataclasses.field(default_factory=dict)
 
+    @property
+    def origin(self) -> str:
+        """Say where the times are from: ``modelled``, ``measured``, or ``measured in part``."""
+        sources = {node.source for node in self.nodes} - {"fused"}
+        if "measured" not in sources:
+            return "modelled"
+        return "measured in part" if len(sources) > 1 else "measured"
+
     def node_us(self, assignment: Mapping[str, str]) -> dict[str, float]:
         """Return ``{node: microseconds}`` under an assignment, boundaries left out."""
         return {n.node: n.time_us[n.candidate(assignment)] for n in self.nodes}

@@ -93,7 +93,8 @@ class Report:
       int16: All-INT16 as the target allows it, measured, without ec.
       true_int16: Every quantizer INT16, a simulation: the ceiling of any compensation; or None.
       final: The chosen configuration, measured.
-      steps: Every configuration that was run, in order.
+      steps: Every configuration that the target can run and that was run, in order; no two have
+        one name.
       pareto: The measured configurations that no other one beats in score and latency.
       reachable: Names of steps to show as nearest reachable points if the goal was missed.
       raised: The nodes that are not INT8.
@@ -103,9 +104,10 @@ class Report:
       quant_config: In the vendor's schema.
       search: ``milp``, ``walk`` or ``head``.
       method: How the search ranked: ``metric``, ``probe``, ``gradient``, ``hessian``.
-      evaluator_calls: How often the user's evaluator ran.
+      evaluator_calls: Scores asked for, those known from an earlier run included.
       notes: What a reader has to know, most important first.
-      walk_us: Modelled latency of the documented walk, if it was measured beside.
+      walk_us: Latency of the documented walk, the worst nodes raised one after the other, where
+        it was first seen to meet the goal; None if no walk that was run does.
     """
 
     model: str

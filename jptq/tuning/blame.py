@@ -47,6 +47,7 @@ def narrowed(
     stored = journal.load("ranking-at", *key)
     if stored is not None:
         return SensitivityTable.from_json(stored)
+    measurer.check_time()
     table = rank(prepared, prepared.all("int8"), outputs=found, samples=samples)
     journal.save("ranking-at", *key, content=table.to_json())
     return table
@@ -98,6 +99,8 @@ def _mixed_scores(
     evaluator = measurer.evaluator
     assert evaluator is not None
     journal = measurer.journal if evaluator.digest else Journal(None)
+    measurer.check_time()
+    measurer.evaluator_calls += 1
     held = json.dumps(sorted(assignment.items()))
     key = (measurer.prepared.digest, evaluator.digest, output, held)
     stored = journal.load("output-scores", *key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping
 
 from jptq.numerics.qtypes import INT8, INT16
@@ -12,11 +11,10 @@ from jptq.quant.config import EC, Config
 from jptq.quant.plan import FEATURE, WEIGHT
 from jptq.results import Evaluation
 from jptq.tuning.goal import Judge
-from jptq.tuning.measure import Measurer
+from jptq.tuning.measure import Measurer, OutOfTime
 from jptq.tuning.options import AUTO, Options
 from jptq.tuning.prepare import Prepared, Progress, quiet
 from jptq.tuning.repair import repair
-from jptq.tuning.search import OutOfTime
 
 Again = Callable[[Config], Prepared]
 """Prepares the same network by another configuration."""
@@ -69,6 +67,7 @@ def compensated(
     options: Options,
     again: Again,
     *,
+    deadline: float | None = None,
     progress: Progress = quiet,
 ) -> Compensated | None:
     """Return the network with ec where that alone reaches the goal as all-INT16.
@@ -81,14 +80,19 @@ def compensated(
       judge: Knows the goal.
       options: Whether ec may be used.
       again: Prepares the network by a configuration with ec.
+      deadline: `time.monotonic` value after which no new run starts.
       progress: Called as work goes on.
 
     Returns:
-      None if there is no need, if it is not wanted, if it does not help, or if time is up.
+      None if there is no need, if it is not wanted, if it does not help, if the budget has no room
+      for it, or if time is up.
     """
     if not judge.goal.has_quality or options.leftovers not in (AUTO, EC):
         return None
-    prepared = measurer.prepared
+    prepared, budget_us = measurer.prepared, judge.goal.budget_us
+    int8_us = prepared.latency.total_us(prepared.all(INT8.name))
+    if budget_us is not None and budget_us < int8_us:
+        return None  # second operators only add time
     int8 = measurer("all-INT8", prepared.all(INT8.name))
     int16 = None if judge.meets(int8) else measurer("all-INT16", prepared.all(INT16.name))
     if int16 is None or judge.meets(int16):
@@ -101,18 +105,13 @@ def compensated(
     ceiling = measurer("every quantizer INT16", true_int16(prepared.plan))
     if not judge.meets(ceiling):
         return None
-    started = time.monotonic()
-
-    def report(step: str, done: int, total: int) -> None:
-        if options.time_limit_s is not None and time.monotonic() - started > options.time_limit_s:
-            raise OutOfTime
-        progress(step, done, total)
-
     try:
-        found = repair(measurer, judge, samples=options.samples, progress=report)
+        measurer.deadline = deadline
+        found = repair(measurer, judge, samples=options.samples, progress=progress)
         chosen = dict(found.operands) if found.met else {}
         while chosen:
-            report(f"build with ec on {len(chosen)} operands", 0, 0)
+            measurer.check_time()
+            progress(f"build with ec on {len(chosen)} operands", 0, 0)
             other = options.allowed(again(prepared.config.compensating(chosen)))
             inside = Measurer(other, measurer.evaluator, measurer.journal)
             if judge.meets(inside("all-INT16 with ec", other.all(INT16.name))):

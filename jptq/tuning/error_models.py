@@ -90,7 +90,7 @@ def rank_all(
             found = sensitivity.rescore(
                 found, prepared.runner, prepared.thresholds, base, groups, samples
             )
-        return dataclasses.replace(found, metrics=("mse",))
+        return found
 
     return ranking, kept(f"errors-{options.method}", kept_errors, errors)
 
@@ -100,7 +100,8 @@ def problems_of(prepared: Prepared, groups: SensitivityTable) -> dict[str, alloc
 
     Each view is turned into shares of its own all-INT8 total, so that outputs and units mix.
     """
-    views = [name for name in VIEWS if name in groups.metrics]
+    # A loss has a view of its own.
+    views = [name for name in VIEWS if name in groups.metrics] or list(groups.metrics)
     tables = []
     for name in views:
         column = groups.metrics.index(name)

@@ -96,4 +96,3 @@ class Evaluator:
                     hint="return a finite number, 0 for a failed case",
                 )
         return {str(name): float(value) for name, value in scores.items()}
-

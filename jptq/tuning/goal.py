@@ -6,6 +6,9 @@ import dataclasses
 
 from jptq.results import Evaluation, Goal
 
+ROUNDING = 1e-9
+"""Relative: sums of node times are exact to a few units in the last place."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
@@ -34,9 +37,12 @@ class Judge:
 
     def affords(self, evaluation: Evaluation) -> bool:
         """Tell whether the latency budget, if any, is kept."""
+        return self.affords_us(evaluation.time_us or 0.0)
+
+    def affords_us(self, time_us: float) -> bool:
+        """Tell whether the latency budget, if any, has room for a time."""
         budget = self.goal.budget_us
-        # The sum of node times is exact to a few units in the last place.
-        return budget is None or (evaluation.time_us or 0.0) <= budget * (1 + 1e-9)
+        return budget is None or time_us <= budget * (1 + ROUNDING)
 
     def better(self, one: Evaluation, other: Evaluation | None) -> bool:
         """Tell whether ``one`` is the better end, by the goal's own order."""

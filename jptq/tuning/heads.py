@@ -10,7 +10,7 @@ Source: the vendor's tuning chapter; hmct-spec 4.2.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from jptq.ir.model import Model
@@ -39,6 +39,10 @@ NAME = "head"
 """What the subgraph is called in the configuration."""
 
 
+Run = Callable[[str, Assignment], Evaluation]
+"""Really runs a configuration, under a name."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Region:
     """Nodes between some nodes and others, the ends included.
@@ -62,6 +66,7 @@ def find_head(
     base: Assignment | None = None,
     limit: int = LIMIT,
     samples: int = 8,
+    run: Run | None = None,
     progress: Progress = quiet,
 ) -> Head | None:
     """Return the cheapest subgraph in front of outputs that was found to meet the goal.
@@ -73,12 +78,20 @@ def find_head(
       base: Types outside of the subgraph; all-INT8 if None.
       limit: Most configurations to run.
       samples: For ranking inside the subgraph.
+      run: Measures a configuration under a name; the measurer if None.
       progress: Called before every run.
 
     Returns:
       The subgraph; the best one if none meets the goal, None if nothing can be raised.
     """
-    finder = _Finder(measurer, judge, base or measurer.prepared.all("int8"), limit, progress)
+    finder = _Finder(
+        measurer.prepared,
+        run or measurer,
+        judge,
+        base or measurer.prepared.all("int8"),
+        limit,
+        progress,
+    )
     grown = finder.grow(tuple(regions(measurer.prepared, outputs)))
     if grown is not None and judge.meets(grown.evaluation):
         grown = finder.thin(grown, outputs, samples)
@@ -157,10 +170,16 @@ class _Finder:
     """Runs subgraphs and counts them."""
 
     def __init__(
-        self, measurer: Measurer, judge: Judge, base: Assignment, limit: int, progress: Progress
+        self,
+        prepared: Prepared,
+        measure: Run,
+        judge: Judge,
+        base: Assignment,
+        limit: int,
+        progress: Progress,
     ) -> None:
-        self.prepared = measurer.prepared
-        self.measurer = measurer
+        self.prepared = prepared
+        self.measure = measure
         self.judge = judge
         self.base = base
         self.limit = limit
@@ -267,7 +286,7 @@ class _Finder:
             lowered=lowered,
             config=config,
             assignment=assignment,
-            evaluation=self.measurer(name, assignment),
+            evaluation=self.measure(name, assignment),
         )
         if all(assignment != other.assignment for other in self.trials):
             self.trials.append(trial)

@@ -14,13 +14,13 @@ from jptq.tuning import blame, story
 from jptq.tuning.compensating import Again, Compensated, Corners, compensated, duals, left_int8
 from jptq.tuning.error_models import problems_of, rank_all
 from jptq.tuning.evaluator import Evaluator
-from jptq.tuning.goal import Judge
+from jptq.tuning.goal import ROUNDING, Judge
 from jptq.tuning.heads import find_head
 from jptq.tuning.journal import Journal
-from jptq.tuning.measure import Measurer
+from jptq.tuning.measure import Measurer, OutOfTime
 from jptq.tuning.options import Options
 from jptq.tuning.prepare import Prepared, Progress, quiet
-from jptq.tuning.search import OutOfTime, Search, Step
+from jptq.tuning.search import Search, Step
 
 
 def tune_network(
@@ -30,6 +30,7 @@ def tune_network(
     *,
     evaluator: Evaluator | None = None,
     journal: Journal | None = None,
+    started: float | None = None,
     progress: Progress = quiet,
 ) -> tuple[Report, Prepared]:
     """Find the cheapest configuration that meets the goal; every claim in the report was measured.
@@ -42,6 +43,7 @@ def tune_network(
       again: Prepares it by another configuration; None if ec is not to be tried.
       evaluator: Scores a forward; the outputs' cosine decides without one.
       journal: Keeps findings, for resuming.
+      started: `time.monotonic` value that the time limit counts from; now if None.
       progress: Called as work goes on.
 
     Returns:
@@ -51,19 +53,30 @@ def tune_network(
       ConfigError: Options that contradict each other.
       EvaluatorError: The evaluator failed.
     """
-    started = time.monotonic()
+    if options.time_limit_s is None:
+        deadline = None
+    else:
+        deadline = (time.monotonic() if started is None else started) + options.time_limit_s
     options.check()
-    measurer = Measurer(options.allowed(prepared), evaluator, journal or Journal(None))
+    plain = Measurer(options.allowed(prepared), evaluator, journal or Journal(None))
     judge = Judge(options.goal(prepared, evaluator))
     progress("measure", 0, 4)
     found = None
     if again is not None:
-        found = compensated(measurer, judge, options, again, progress=progress)
-    if found is not None:
-        measurer = found.measurer
-    deadline = None if options.time_limit_s is None else started + options.time_limit_s
-    report = _tuned(measurer, judge, options, found, deadline, progress)
-    return report, measurer.prepared
+        found = compensated(plain, judge, options, again, deadline=deadline, progress=progress)
+    if found is None:
+        return _tuned(plain, judge, options, None, deadline, progress), plain.prepared
+    report = _tuned(found.measurer, judge, options, found, deadline, progress)
+    if judge.goal.budget_us is None or report.outcome is Outcome.MET:
+        return report, found.measurer.prepared
+    # Second operators take time of their own: within the budget the network may do better without.
+    beyond = _beyond(judge, report, found.before)
+    without = _tuned(plain, judge, options, None, deadline, progress, beyond=beyond)
+    best, of = without, plain.prepared
+    if judge.better(report.final, without.final):
+        best, of = report, found.measurer.prepared
+    calls = plain.evaluator_calls + found.measurer.evaluator_calls
+    return dataclasses.replace(best, evaluator_calls=calls), of
 
 
 def tune_prepared(
@@ -91,6 +104,8 @@ def _tuned(
     compensation: Compensated | None,
     deadline: float | None,
     progress: Progress,
+    *,
+    beyond: Evaluation | None = None,
 ) -> Report:
     """Find the cheapest configuration that meets the goal; every claim in the report is measured.
 
@@ -102,11 +117,15 @@ def _tuned(
         with that.
       deadline: `time.monotonic` value after which no new run starts.
       progress: Called as work goes on.
+      beyond: What ec reached, at more time than the budget.
     """
     prepared, journal = measurer.prepared, measurer.journal
+    # Without the corners there is nothing to report: the limit holds for what follows.
+    measurer.deadline = None
     floating = measurer.floating()
     ranking, groups = rank_all(prepared, options, journal, progress)
     problems = problems_of(prepared, groups)
+    least_us = allocation.least_us(next(iter(problems.values())))
     runs = 0
 
     def ran(what: str) -> None:
@@ -129,26 +148,29 @@ def _tuned(
         )
     else:
         before = compensation.before
-    # Without these there is nothing to report: the limit holds for what follows.
-    search.deadline = deadline
-    outcome: Outcome | None = None
-    walked: Step | None = None
+    measurer.deadline = deadline
     head: Head | None = None
+    late = False
+    too_small = not judge.affords_us(least_us)
     try:
-        if _too_small(judge.goal.budget_us, next(iter(problems.values()))):
-            outcome = Outcome.BUDGET_TOO_SMALL
+        if too_small:
+            pass
         elif options.search == "walk":
-            walked = search.walk_all(ranking) if not judge.meets(first) else None
+            if not judge.meets(first):
+                search.walk_all(ranking)
         elif options.search == "head":
             head = _head(search, judge, first, options)
         else:
-            _search(search, judge, prepared, ranking, first, second, options.samples)
+            _search(search, judge, prepared, ranking, first, second, least_us, options.samples)
     except OutOfTime:
-        outcome = Outcome.OUT_OF_TIME
+        late = True
     final = search.best()
-    if outcome is None or (outcome is Outcome.OUT_OF_TIME and _done(judge, final.evaluation)):
-        met = _done(judge, final.evaluation)
-        outcome = Outcome.MET if met else (outcome or Outcome.NOT_MET)
+    if judge.meets(final.evaluation) and judge.affords(final.evaluation):
+        outcome = Outcome.MET
+    elif too_small and compensation is None:
+        outcome = Outcome.BUDGET_TOO_SMALL
+    else:
+        outcome = Outcome.OUT_OF_TIME if late else Outcome.NOT_MET
     return _report(
         prepared,
         options,
@@ -159,28 +181,26 @@ def _tuned(
         search=search,
         final=final,
         ranking=ranking,
-        calls=measurer.evaluator_calls + before.evaluator_calls,
-        walked=walked,
+        calls=measurer.evaluator_calls + (0 if compensation is None else before.evaluator_calls),
+        least_us=least_us,
+        late=late,
+        beyond=beyond,
         head=head,
     )
 
 
-def _too_small(budget_us: float | None, problem: allocation.Problem) -> bool:
-    # The sum of node times is exact to a few units in the last place.
-    return budget_us is not None and budget_us < allocation.least_us(problem) * (1 - 1e-9)
-
-
-def _done(judge: Judge, evaluation: Evaluation) -> bool:
-    return judge.meets(evaluation) and judge.affords(evaluation)
+def _beyond(judge: Judge, report: Report, before: Corners) -> Evaluation | None:
+    """Return the fastest configuration with ec that keeps the quality, if there is one."""
+    keeping = [step for step in report.steps[len(before.steps) :] if judge.meets(step)]
+    return min(keeping, key=judge.expense, default=None)
 
 
 def _head(search: Search, judge: Judge, int8: Evaluation, options: Options) -> Head | None:
     """Run the subgraph in front of what fails, if anything does."""
     outputs = blame.blamed(search.measurer, judge, int8)
-    head = find_head(search.measurer, judge, outputs, samples=options.samples) if outputs else None
-    if head is not None:
-        search.run("head", head.assignment)
-    return head
+    if not outputs:
+        return None
+    return find_head(search.measurer, judge, outputs, samples=options.samples, run=search.run)
 
 
 def _search(
@@ -190,12 +210,14 @@ def _search(
     ranking: SensitivityTable,
     int8: Evaluation,
     int16: Evaluation,
+    least_us: float,
     samples: int,
 ) -> None:
     """Run the proposals; `Search.steps` holds what came of it."""
     goal = judge.goal
     if goal.has_quality:
-        if judge.meets(int8):
+        # Measured times may know something faster than all-INT8.
+        if judge.meets(int8) and (int8.time_us or 0.0) <= least_us * (1 + ROUNDING):
             return
         highest = duals(prepared)
         if not judge.meets(int16) and highest != prepared.all("int16"):
@@ -205,14 +227,10 @@ def _search(
         search.walk(blame.narrowed(search.measurer, judge, ranking, int8, samples=samples))
         search.give_back()
     if goal.budget_us is not None:
-        best = search.best()
-        if not goal.has_quality or not _done(judge, best.evaluation):
+        best = search.best().evaluation
+        if not (goal.has_quality and judge.meets(best) and judge.affords(best)):
             for share in (1.0, 0.98, 0.95, 0.9):
-                search.at(goal.budget_us * share)
-                for name, problem in search.problems.items():
-                    proposal = allocation.SOLVERS["milp"](problem, goal.budget_us * share)
-                    if proposal.assignment:
-                        search.run(f"{name} {goal.budget_us * share:.1f} us", proposal.assignment)
+                search.propose(goal.budget_us * share)
 
 
 def _report(
@@ -227,19 +245,26 @@ def _report(
     final: Step,
     ranking: SensitivityTable,
     calls: int,
-    walked: Step | None,
+    least_us: float,
+    late: bool,
+    beyond: Evaluation | None,
     head: Head | None,
 ) -> Report:
     judge = search.judge
     steps = tuple(step.evaluation for step in search.steps)
     if compensation is not None:
         steps = (*before.steps, *steps)
+    if beyond is not None:
+        beyond = dataclasses.replace(beyond, name=f"with ec: {beyond.name}")
+        steps = (*steps, beyond)
     ended = dataclasses.replace(final.evaluation, name="final")
     cheapest = search.cheapest()
     reachable = []
     if outcome is not Outcome.MET:
         if cheapest is not None:
             reachable.append(cheapest.evaluation.name)
+        if beyond is not None:
+            reachable.append(beyond.name)
         reachable.append(max(steps, key=judge.quality).name)
     raised = story.raised(prepared, final.assignment, ranking)
     # A subgraph stays one: the shortest configuration would name its nodes.
@@ -251,7 +276,7 @@ def _report(
         samples=len(prepared.samples),
         goal=judge.goal,
         outcome=outcome,
-        headline=story.headline(judge, before.int8, ended, raised),
+        headline=story.headline(judge, before.int8, ended, raised, prepared.latency.origin),
         floating=floating,
         int8=dataclasses.replace(before.int8, name="int8"),
         int16=dataclasses.replace(before.int16, name="int16"),
@@ -277,8 +302,20 @@ def _report(
         method=options.method,
         evaluator_calls=calls,
         notes=(
-            *story.notes(prepared, judge, outcome, before, compensation, raised),
-            *story.diagnosis(judge, search.prefixes, before, ranking),
+            *story.notes(
+                prepared,
+                judge,
+                outcome,
+                before,
+                compensation,
+                raised,
+                least_us=least_us,
+                late=late,
+                beyond=beyond,
+            ),
+            *story.diagnosis(
+                judge, search.prefixes, before, ranking, walked=search.walked or len(ranking.rows)
+            ),
         ),
-        walk_us=None if walked is None else walked.evaluation.time_us,
+        walk_us=search.walk_us(),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,10 @@ _KEPT_BYTES = 256 << 20
 _COLUMNS = ("cosine-similarity", "mae", "mse", "chebyshev", "sqnr")
 
 
+class OutOfTime(Exception):  # noqa: N818 - control flow, not an error
+    """The time limit of the user has passed."""
+
+
 class Measurer:
     """Measures assignments of one prepared network.
 
@@ -37,6 +42,7 @@ class Measurer:
     Attributes:
       evaluator_calls: Scores asked for, those that the journal knew included: the same number
         in a resumed run.
+      deadline: `time.monotonic` value after which nothing new is run, or None.
     """
 
     def __init__(self, prepared: Prepared, evaluator: Evaluator | None, journal: Journal) -> None:
@@ -44,6 +50,7 @@ class Measurer:
         self.evaluator = evaluator
         self.journal = journal
         self.evaluator_calls = 0
+        self.deadline: float | None = None
         self._floats: list[dict[str, Array]] = []
         self._float_scores: dict[str, float] | None = None
         self._known: dict[str, Evaluation] = {}
@@ -74,11 +81,20 @@ class Measurer:
           name: For the report.
           assignment: Total over the plan.
           predicted: The error that a solver expects, to stand beside.
+
+        Raises:
+          OutOfTime: The deadline has passed, and this has not been measured yet.
         """
         key = json.dumps(sorted(assignment.items()))
         if key not in self._known:
+            self.check_time()
             self._known[key] = self._measured(key, assignment)
         return dataclasses.replace(self._known[key], name=name, predicted_error=predicted)
+
+    def check_time(self) -> None:
+        """Raise `OutOfTime` if the deadline has passed."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise OutOfTime
 
     def _measured(self, key: str, assignment: Assignment) -> Evaluation:
         floats = self.float_scores  # evaluators may count on the float model coming first
@@ -151,6 +167,7 @@ def evaluation(
         shares=shares_of(scores, float_scores),
         comparison=found,
         time_us=prepared.latency.total_us(assignment),
+        time_is=prepared.latency.origin,
         macs_int16=prepared.latency.macs_share(assignment),
         raised=len(raised(prepared, assignment)),
     )

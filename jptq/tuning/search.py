@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import bisect
+import collections
 import dataclasses
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -28,10 +27,6 @@ GIVE_BACK = 24
 """Attempts to lower nodes again."""
 
 
-class OutOfTime(Exception):  # noqa: N818 - control flow, not an error
-    """The time limit of the user has passed."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
     """A configuration that was run.
@@ -52,12 +47,13 @@ class Search:
       measurer: Really runs them.
       judge: Knows the goal.
       problems: Error models by name; the first is tried first at every budget.
-      deadline: `time.monotonic` value after which no new run starts, or None.
+      mse: Errors of groups, to predict from; nothing is predicted if it has no such column.
       progress: Called with what is being run.
 
     Attributes:
-      steps: What was run, in order, without repetitions.
+      steps: What was run, in order, without repetitions; no two have one name.
       prefixes: What walks measured, by how many of the worst nodes were raised.
+      walked: Number of nodes in the ranking that walks went along.
     """
 
     def __init__(
@@ -67,18 +63,18 @@ class Search:
         problems: Mapping[str, Problem],
         *,
         mse: SensitivityTable,
-        deadline: float | None = None,
         progress: Callable[[str], None] = lambda what: None,
     ) -> None:
         self.measurer = measurer
         self.judge = judge
         self.problems = problems
-        self.deadline = deadline
         self.progress = progress
         self.steps: list[Step] = []
         self.prefixes: dict[int, Evaluation] = {}
+        self.walked = 0
         self._mse = mse
         self._seen: set[tuple[tuple[str, str], ...]] = set()
+        self._names: collections.Counter[str] = collections.Counter()
 
     @property
     def plan(self) -> Plan:
@@ -96,18 +92,21 @@ class Search:
         Raises:
           OutOfTime: The deadline has passed.
         """
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise OutOfTime
         key = tuple(sorted(assignment.items()))
         self.progress(name)
         evaluation = self.measurer(name, assignment, predicted=self.predicted(assignment))
         if key not in self._seen:
             self._seen.add(key)
+            self._names[name] += 1
+            if self._names[name] > 1:
+                evaluation = dataclasses.replace(evaluation, name=f"{name} ({self._names[name]})")
             self.steps.append(Step(assignment=dict(assignment), evaluation=evaluation))
         return evaluation
 
-    def predicted(self, assignment: Assignment) -> float:
-        """Return the additive prediction of the mean squared output error."""
+    def predicted(self, assignment: Assignment) -> float | None:
+        """Return the additive prediction of the mean squared output error, if there is one."""
+        if "mse" not in self._mse.metrics:
+            return None
         int8, int16 = (self._mse.column("mse", c) for c in ("int8", "int16"))
         total = 0.0
         for row, members in enumerate(self._mse.members):
@@ -172,15 +171,19 @@ class Search:
             best = found
 
     def at(self, budget_us: float) -> bool:
-        """Run what the error models propose for a budget; tell whether one meets the goal."""
+        """Run what the error models propose for a budget until one meets the goal."""
+        return any(self.judge.meets(found) for found in self._proposed(budget_us))
+
+    def propose(self, budget_us: float) -> None:
+        """Run what each of the error models proposes for a budget."""
+        for _ in self._proposed(budget_us):
+            pass
+
+    def _proposed(self, budget_us: float) -> Iterator[Evaluation]:
         for name, problem in self.problems.items():
             proposal = milp.solve(problem, budget_us)
-            if not proposal.assignment:
-                continue
-            found = self.run(f"{name} {budget_us:.1f} us", proposal.assignment)
-            if self.judge.meets(found):
-                return True
-        return False
+            if proposal.assignment:
+                yield self.run(f"{name} {budget_us:.1f} us", proposal.assignment)
 
     def walk(self, ranking: SensitivityTable, candidate: str = "int16") -> None:
         """Bisect the documented walk: the worst nodes raised together (hmct-spec 4.5).
@@ -189,15 +192,16 @@ class Search:
           ranking: Of nodes, by its first metric.
           candidate: What nodes are raised to.
         """
-        order = [ranking.rows[i] for i in ranking.order()]
+        order = self._order(ranking)
         best = self.cheapest()
         limit = np.inf if best is None else best.evaluation.time_us or np.inf
-        # Raising more never takes less time: only prefixes below the best are worth a run.
+        # Only prefixes below the best are worth a run. Modelled times grow along the walk; measured
+        # ones need not.
         times = [
             self.latency.total_us(self.prefix(order[:count], candidate))
             for count in range(1, len(order) + 1)
         ]
-        low, high = 0, bisect.bisect_left(times, limit)
+        low, high = 0, max((i + 1 for i, time_us in enumerate(times) if time_us < limit), default=0)
         while low < high:
             middle = (low + high) // 2
             found = self.run(f"worst {middle + 1}", self.prefix(order[: middle + 1], candidate))
@@ -207,9 +211,16 @@ class Search:
             else:
                 low = middle + 1
 
+    def walk_us(self) -> float | None:
+        """Return the time of the shortest walk that was run and meets the goal."""
+        if not self.judge.goal.has_quality:
+            return None
+        met = {n: one.time_us for n, one in self.prefixes.items() if self.judge.meets(one)}
+        return met[min(met)] if met else None
+
     def walk_all(self, ranking: SensitivityTable, candidate: str = "int16") -> Step | None:
         """Take the documented walk node by node and return its first step that meets the goal."""
-        order = [ranking.rows[i] for i in ranking.order()]
+        order = self._order(ranking)
         for count in range(1, len(order) + 1):
             assignment = self.prefix(order[:count], candidate)
             found = self.run(f"worst {count}", assignment)
@@ -217,6 +228,10 @@ class Search:
             if self.judge.meets(found):
                 return Step(assignment=assignment, evaluation=found)
         return None
+
+    def _order(self, ranking: SensitivityTable) -> list[str]:
+        self.walked = len(ranking.rows)
+        return [ranking.rows[i] for i in ranking.order()]
 
     def prefix(self, nodes: Sequence[str], candidate: str) -> dict[str, str]:
         """Return all-INT8 with some nodes raised."""

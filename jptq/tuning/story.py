@@ -81,8 +81,9 @@ def headline(
     int8: Evaluation,
     final: Evaluation,
     raised: Sequence[Raised],
+    origin: str,
 ) -> str:
-    """One sentence with the measured end."""
+    """One sentence with the measured end; ``origin`` is that of the times."""
     scored = bool(final.shares)
     unit = "of the float score" if scored else "least output cosine"
 
@@ -94,7 +95,7 @@ def headline(
     nodes = "no node" if not raised else f"{len(raised)} node{'s' if len(raised) > 1 else ''}"
     return (
         f"{shown(final)} {unit} (measured; all-INT8 {shown(int8)}) at {ratio:.3f} times "
-        f"the modelled all-INT8 latency, {nodes} above INT8."
+        f"the {origin} all-INT8 latency, {nodes} above INT8."
     )
 
 
@@ -105,6 +106,10 @@ def notes(
     before: Corners,
     compensation: Compensated | None,
     raised: Sequence[Raised],
+    *,
+    least_us: float,
+    late: bool = False,
+    beyond: Evaluation | None = None,
 ) -> tuple[str, ...]:
     """Return what a reader has to know, most important first.
 
@@ -115,19 +120,26 @@ def notes(
       before: What the network was before anything was compensated.
       compensation: What was, or None.
       raised: The nodes above INT8.
+      least_us: Time of the fastest configuration there is.
+      late: The time limit ended the search.
+      beyond: What ec reached at more time than the budget, or None.
     """
     out = []
     goal, int8 = judge.goal, before.int8
     if outcome is Outcome.BUDGET_TOO_SMALL and goal.budget_us is not None:
         out.append(
-            f"The budget of {goal.budget_us:.1f} us is below the least reachable latency: all-INT8 "
-            f"takes {int8.time_us:.1f} us (modelled)."
+            f"The budget of {goal.budget_us:.1f} us is below the least reachable latency, "
+            f"{least_us:.1f} us ({prepared.latency.origin})."
+        )
+    if late and outcome is Outcome.MET:
+        out.append(
+            "The time limit ended the search: this meets the goal, something faster may too."
         )
     if goal.has_quality and judge.meets(int8):
         out.append("All-INT8 meets the goal: nothing has to be raised.")
     if goal.has_quality and not judge.meets(before.int16):
         out.append(_int16_fails(judge, before))
-        out.append(_closing(outcome, before, judge, compensation, raised))
+        out.append(_closing(outcome, before, judge, compensation, raised, beyond))
     pinned = sum(one.pinned is not None for one in prepared.plan.calibrations)
     if pinned:
         out.append(
@@ -145,12 +157,11 @@ def notes(
             f"All-INT8 keeps a least output cosine of {cosine:.5f} and fails the score: on this "
             "network the cosine hides the error that matters."
         )
-    constants = prepared.latency.constants.items()
-    assumed = sorted(name for name, (_, source) in constants if source.startswith("assumed"))
+    assumed = sorted({name for node in prepared.latency.nodes for name in node.assumed})
     if assumed:
         out.append(
-            "Latency is modelled, and these of its constants are assumed, because nothing is "
-            "published: " + ", ".join(assumed) + "."
+            f"Latency is {prepared.latency.origin}; these constants of the model are assumed, "
+            "because nothing is published: " + ", ".join(assumed) + "."
         )
     return tuple(out)
 
@@ -160,6 +171,8 @@ def diagnosis(
     prefixes: Mapping[int, Evaluation],
     before: Corners,
     ranking: SensitivityTable,
+    *,
+    walked: int,
 ) -> tuple[str, ...]:
     """Name the problem type, as far as what was run tells it, and how blunt the ranking is.
 
@@ -168,10 +181,11 @@ def diagnosis(
       prefixes: What walks measured, by how many of the worst nodes were raised.
       before: All-INT8 and all-INT16.
       ranking: Of nodes.
+      walked: Number of nodes in the ranking that the walks went along.
     """
     if not judge.goal.has_quality or judge.meets(before.int8):
         return ()
-    kind = of_steps(judge, before.int8, before.int16, prefixes, len(ranking.rows))
+    kind = of_steps(judge, before.int8, before.int16, prefixes, walked)
     ties = tie_advice(ranking)
     return (
         *([] if kind is None else [kind.verdict]),
@@ -195,6 +209,7 @@ def _closing(
     judge: Judge,
     compensation: Compensated | None,
     raised: Sequence[Raised],
+    beyond: Evaluation | None,
 ) -> str:
     """Say what closes the gap between all-INT16 and the goal."""
     if compensation is not None:
@@ -210,6 +225,8 @@ def _closing(
             f"dual-int16 on {len(dual)} node{'s' if len(dual) > 1 else ''} closes the gap: "
             f"{_few(dual)}."
         )
+    if beyond is not None and beyond.time_us is not None:
+        return f"ec would close the gap, at {beyond.time_us:.1f} us: more than the budget."
     if not judge.meets(before.ceiling):
         return (
             "No compensation can close the gap: thresholds lose it. Try another calibration "
@@ -228,6 +245,8 @@ def pareto_json(report: Report, judge: Judge) -> dict[str, Any]:
         "schema": 1,
         "march": report.march,
         "quality": "share of float" if report.final.shares else "least output cosine",
+        "quality_is": "measured",
+        "time_is": report.latency.origin,
         "points": [
             {
                 "name": e.name,
@@ -235,7 +254,6 @@ def pareto_json(report: Report, judge: Judge) -> dict[str, Any]:
                 "time_us": e.time_us,
                 "macs_int16": e.macs_int16,
                 "raised": e.raised,
-                "measured": True,
             }
             for e in report.pareto
         ],

@@ -187,6 +187,7 @@ def test_the_score_table_is_the_vendors() -> None:
         samples=10000,
         floating={"det": 0.76448, "da_seg": 0.89008, "ll_seg": 0.6523},
         scores={"det": 0.61507, "da_seg": 0.88863, "ll_seg": 0.65357},
+        shares={"det": 0.80456, "da_seg": 0.99837, "ll_seg": 1.00195},
         cosine=0.999891,
     )
     assert printed.split("\n") == [
@@ -200,7 +201,13 @@ def test_the_score_table_is_the_vendors() -> None:
 
 def test_a_share_of_a_zero_score_is_left_out() -> None:
     printed = text.score_table(
-        model="m", march="nash-e", samples=1, floating={"a": 0.0}, scores={"a": 0.5}, cosine=1.0
+        model="m",
+        march="nash-e",
+        samples=1,
+        floating={"a": 0.0},
+        scores={"a": 0.5},
+        shares={"a": 1.0},
+        cosine=1.0,
     )
     assert "%" not in printed
     assert "0.50000" in printed

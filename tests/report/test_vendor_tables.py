@@ -234,6 +234,7 @@ def test_shares_above_one_hundred_percent_stand_as_they_are() -> None:
         samples=10000,
         floating={"ll_seg": lane.floating},
         scores={"ll_seg": lane.score},
+        shares={"ll_seg": lane.share},
         cosine=lane.cosine,
     )
     assert "0.65357(100.19%)" in printed

@@ -88,7 +88,6 @@ def case(
     min_score: float | None = 0.99,
     budget_us: float | None = None,
     score: Callable[[Problem], Score] | None = None,
-    deadline: float | None = None,
 ) -> Case:
     """Return a search over a random network; by default the score falls with the error."""
     problem = random_problem(seed, nodes=nodes, decades=4.0, fixed=0.0)
@@ -99,7 +98,6 @@ def case(
         judge,
         {"known": problem},
         mse=errors_of(problem),
-        deadline=deadline,
     )
     return Case(problem, measurer, judge, search)
 

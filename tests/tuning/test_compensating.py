@@ -116,6 +116,34 @@ def test_dual_int16_is_taken_where_it_is_enough_and_ec_where_it_is_asked_for(
     assert any("dual-int16 on 1 node closes the gap" in note for note in found["auto"].notes)
 
 
+def test_a_budget_without_room_for_ec_gives_the_best_without_it(
+    report: Report, tmp_path: Path
+) -> None:
+    least, reached = report.int8.time_us, report.final.time_us
+    assert least is not None
+    assert reached is not None
+    found = tuned(coarse_resize(), tmp_path, latency_budget_us=(least + reached) / 2)
+    assert found.outcome is Outcome.NOT_MET
+    assert found.final.time_us is not None
+    assert found.final.time_us <= (least + reached) / 2
+    assert "ec" not in json.dumps(found.quant_config["node_config"])
+    offered = [step for step in found.steps if step.name in found.reachable]
+    assert any(step.name.startswith("with ec: ") for step in offered)
+    assert max(found.quality(step) for step in offered) >= GOAL
+    assert any("ec would close the gap" in note for note in found.notes)
+
+
+def test_a_budget_below_all_int8_is_told_with_the_least_there_is(
+    report: Report, tmp_path: Path
+) -> None:
+    least = report.int8.time_us
+    assert least is not None
+    found = tuned(coarse_resize(), tmp_path, latency_budget_us=0.9 * least)
+    assert found.outcome is Outcome.BUDGET_TOO_SMALL
+    assert found.final.time_us == pytest.approx(least)
+    assert any(f"{least:.1f} us (modelled)" in note for note in found.notes)
+
+
 def test_no_configuration_is_scored_twice(tmp_path: Path) -> None:
     seen = []
 

@@ -90,6 +90,7 @@ def test_a_budget_below_all_int8_is_impossible(prepared: Prepared) -> None:
     options = Options(latency_budget_ratio=0.5, quality=False, samples=3)
     report = tune_prepared(prepared, options)
     assert report.outcome is Outcome.BUDGET_TOO_SMALL
+    assert report.final.time_us == report.int8.time_us
     assert any("least reachable" in note for note in report.notes)
 
 
@@ -126,6 +127,22 @@ def test_a_time_limit_that_has_passed_still_gives_a_report(prepared: Prepared) -
     report = tune_prepared(prepared, options, evaluator=evaluator())
     assert report.outcome is Outcome.OUT_OF_TIME
     assert report.steps
+
+
+def test_a_search_that_the_time_limit_cut_short_says_so_if_the_goal_is_met(
+    prepared: Prepared, goal: float
+) -> None:
+    options = Options(min_score=goal, samples=3, time_limit_s=0.0)
+    report = tune_prepared(prepared, options, evaluator=evaluator())
+    assert report.outcome is Outcome.MET
+    assert any("time limit ended the search" in note for note in report.notes)
+
+
+def test_the_subgraphs_that_were_run_are_among_the_steps(prepared: Prepared, goal: float) -> None:
+    options = Options(min_score=goal, samples=3, search="head")
+    report = tune_prepared(prepared, options, evaluator=evaluator())
+    assert any(step.name.startswith("head of") for step in report.steps)
+    assert len({step.name for step in report.steps}) == len(report.steps)
 
 
 def test_options_that_contradict_each_other_or_do_not_exist_are_refused(

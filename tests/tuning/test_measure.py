@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from jptq.errors import EvaluatorError
 from jptq.tuning import Evaluator, Journal, Measurer, Prepared
 from jptq.tuning.evaluator import Forward
-from jptq.tuning.measure import _spread, share_of, shares_of
+from jptq.tuning.measure import OutOfTime, _spread, share_of, shares_of
 from tests.tuning.networks import evaluator
 
 
@@ -46,6 +47,15 @@ def test_the_evaluator_sees_the_float_model_first(prepared: Prepared) -> None:
     assert len(seen) == 2
     np.testing.assert_array_equal(seen[0], exact)
     assert (seen[1] != exact).any()
+
+
+def test_after_the_deadline_nothing_new_is_run(prepared: Prepared) -> None:
+    measurer = Measurer(prepared, None, Journal(None))
+    known = measurer("int8", prepared.all("int8"))
+    measurer.deadline = time.monotonic() - 1
+    with pytest.raises(OutOfTime):
+        measurer("int16", prepared.all("int16"))
+    assert measurer("int8", prepared.all("int8")) == known
 
 
 def test_spreads_have_numbers_that_json_can_hold() -> None:

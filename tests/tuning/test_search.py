@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
 from jptq.allocation import least_us
-from jptq.tuning.search import OutOfTime
 from tests.tuning.problems import Case, bumpy, case, ranking_of
 
 SEEDS = range(6)
@@ -157,11 +154,11 @@ def test_a_prefix_raises_features_and_leaves_weights() -> None:
     assert {found[name] for name in firsts} == {"int16"}
 
 
-def test_after_the_deadline_nothing_is_run() -> None:
-    c = case(0, deadline=time.monotonic() - 1)
-    with pytest.raises(OutOfTime):
-        c.search.run("late", c.measurer.prepared.all("int8"))
-    assert c.measurer.measured == []
+def test_steps_of_one_name_are_numbered() -> None:
+    c = case(0)
+    for name in ("int8", "int16", "int8"):
+        c.search.run("same", c.measurer.prepared.all(name))
+    assert [step.evaluation.name for step in c.search.steps] == ["same", "same (2)"]
 
 
 def test_the_prediction_is_the_sum_of_the_groups() -> None:
