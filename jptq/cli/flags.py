@@ -6,6 +6,7 @@ another command is unknown to it.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,13 +46,28 @@ def define(command: str, names: Sequence[str]) -> FlagValues:
     return values
 
 
+class _FiniteParser(absl_flags.FloatParser):
+    """Numbers without NaN and infinities: no flag means anything by these."""
+
+    def convert(self, argument: float | str) -> float:
+        """Return the number.
+
+        Raises:
+          ValueError: It is none, or not finite.
+        """
+        value = super().convert(argument)
+        if not math.isfinite(value):
+            raise ValueError(f"{argument} is not a finite number")
+        return value
+
+
 def _parser(flag: Flag) -> absl_flags.ArgumentParser[Any]:
     if flag.choices:
         return absl_flags.EnumParser(list(flag.choices))
     if flag.kind == "words":
         return absl_flags.ListParser()
     if flag.kind == "number":
-        return absl_flags.FloatParser(lower_bound=flag.least)
+        return _FiniteParser(lower_bound=flag.least)
     if flag.kind == "count":
         return absl_flags.IntegerParser(lower_bound=flag.least)
     return absl_flags.ArgumentParser()

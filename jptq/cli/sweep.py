@@ -11,6 +11,7 @@ Exit codes: 0 goal met; 3 not met.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,11 +93,14 @@ def numbers(words: list[str] | tuple[str, ...]) -> tuple[float, ...]:
     found = []
     for word in words:
         try:
-            found.append(float(word.strip(" []")))
+            value = float(word.strip(" []"))
         except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
             raise ConfigError(
                 f"--thresholds: {word!r} is not a number", hint="--thresholds=0.99,0.999,0.9999"
-            ) from None
+            )
+        found.append(value)
     return tuple(found)
 
 

@@ -33,6 +33,9 @@ KEPT = 1.25
 these are 80 to 260)."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+REFERENCES = 256 * MIB
+"""Float tensors to compare with are kept up to this size, and computed again beyond it."""
+
 _HOLD = {_M_TRIM_THRESHOLD: 2**31 - 1, _M_MMAP_MAX: 0, _M_ARENA_MAX: 1}
 """One heap that never shrinks by itself. Threads with heaps of their own could not share what is
 free, and theirs are too small for such blocks."""
@@ -107,6 +110,11 @@ def peak(program: Program) -> float:
 def forward(program: Program) -> float:
     """Return the bytes of a forward, for one sample."""
     return TEMPORARIES * peak(program)
+
+
+def keeps(program: Program, names: Iterable[str], samples: int) -> bool:
+    """Tell whether some tensors of all samples are kept, not computed again when asked for."""
+    return samples * size(program, names) <= REFERENCES
 
 
 def backward(program: Program, candidates: int, vectors: int) -> float:

@@ -211,6 +211,41 @@ METRICS = {
 `channel-nsr` its mean over the channels of an output."""
 
 
+class Means:
+    """Metrics of many samples whose moments come in batches; nothing grows with their number.
+
+    Args:
+      names: M keys of `METRICS`.
+      size: Elements of the tensors compared.
+    """
+
+    def __init__(self, names: Sequence[str], size: int) -> None:
+        self._names = names
+        self._size = size
+        self._sum = np.zeros(len(names))
+        self._count = np.zeros(len(names))
+        self._moments: np.ndarray | float = 0.0
+
+    def add(self, m: Moments) -> None:
+        """Take in ``float64[S, 7 + 2 C]``, a row per sample."""
+        values = evaluate(self._names, m, self._size)
+        self._sum += np.nansum(values, axis=0)
+        self._count += (~np.isnan(values)).sum(axis=0)
+        self._moments = self._moments + m.sum(0)
+
+    def values(self) -> np.ndarray:
+        """Return ``float64[M]``: means over the samples, those without a number left out.
+
+        Pooled metrics are those of all samples together.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.where(self._count > 0, self._sum / self._count, np.nan)
+        for i, name in enumerate(self._names):
+            if METRICS[name].pooled:
+                mean[i] = METRICS[name].of(np.asarray(self._moments), self._size)
+        return np.asarray(mean)
+
+
 def evaluate(names: Sequence[str], m: Moments, size: int) -> np.ndarray:
     """Return metrics of moments.
 

@@ -13,7 +13,6 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import jax
 import numpy as np
 from jax import Array
 
@@ -72,25 +71,21 @@ def rank(
     sweep = _Sweep(runner, pieces)
     total = len(work) * -(-len(samples) // size)
     done = 0
-    collected = []
+    shapes = runner.program.shapes
+    means: dict[tuple[int, int], dict[str, similarity.Means]] = {}
     for feeds, count in runner.batches(samples, size):
-        found: dict[tuple[int, int], dict[str, Array]] = {}
         for key, sums in sweep.run(feeds, work, rows, tables, packed):
-            # Running ahead of the device would hold the states of every row at once.
-            found[key] = jax.block_until_ready(sums)
+            into = means.setdefault(key, {})
+            for name, moments in sums.items():
+                if name not in into:
+                    into[name] = similarity.Means(metrics, int(np.prod(shapes[name])))
+                # Running ahead of the device would hold the states of every row at once.
+                into[name].add(np.asarray(moments)[:count])
             done += 1
             progress(done, total)
-        collected.append(
-            {k: {n: np.asarray(v)[:count] for n, v in m.items()} for k, m in found.items()}
-        )
-    moments = {
-        key: {n: np.concatenate([c[key][n] for c in collected]) for n in collected[0][key]}
-        for key in collected[0]
-    }
     return assemble(
         rows,
-        moments,
-        runner.program.shapes,
+        {key: {n: one.values() for n, one in by.items()} for key, by in means.items()},
         metrics,
         method="metric",
         samples=len(samples),

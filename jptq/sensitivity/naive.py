@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jptq.engine import memory
 from jptq.engine.runner import Runner, SampleSet
 from jptq.metrics import similarity
 from jptq.quant.assign import Assignment, Thresholds
@@ -32,27 +33,29 @@ def rank(
     assert plan is not None
     tables = rows.tables(plan, thresholds, base)
     indices = rows.indices(plan)
-    moments: dict[tuple[int, int], dict[str, list[np.ndarray]]] = {}
+    shapes = runner.program.shapes
+    means: dict[tuple[int, int], dict[str, np.ndarray]] = {}
     # The reference comes from the same program: two programs of one network differ in their last
     # bits, and that would count as the effect of a node that hardly has one.
     off = dataclasses.replace(tables[0], gate=np.zeros_like(np.asarray(tables[0].gate)))
-    floats = [out for _, out in runner.outputs(runner.pack(off), samples)]
+    plain = runner.pack(off)
+    kept = memory.keeps(runner.program, runner.program.outputs, len(samples))
+    floats = [out for _, out in runner.outputs(plain, samples)] if kept else None
     for done, (row, q) in enumerate(rows.pairs):
         gate = np.zeros_like(np.asarray(tables[q].gate))
         gate[list(indices[row])] = np.asarray(tables[q].gate)[list(indices[row])]
         packed = runner.pack(dataclasses.replace(tables[q], gate=gate))
-        sums: dict[str, list[np.ndarray]] = {name: [] for name in rows.reached[row]}
-        for (count, out), reference in zip(runner.outputs(packed, samples), floats, strict=True):
-            for name in sums:
-                sums[name].append(
-                    np.asarray(similarity.compare(reference[name], out[name]))[:count]
-                )
-        moments[row, q] = sums
+        sums = {n: similarity.Means(metrics, int(np.prod(shapes[n]))) for n in rows.reached[row]}
+        references = floats or (out for _, out in runner.outputs(plain, samples))
+        outputs = runner.outputs(packed, samples)
+        for (count, out), reference in zip(outputs, references, strict=True):
+            for name, into in sums.items():
+                into.add(np.asarray(similarity.compare(reference[name], out[name]))[:count])
+        means[row, q] = {name: one.values() for name, one in sums.items()}
         progress(done + 1, len(rows.pairs))
     return assemble(
         rows,
-        {k: {n: np.concatenate(parts) for n, parts in m.items()} for k, m in moments.items()},
-        runner.program.shapes,
+        means,
         metrics,
         method="metric",
         samples=len(samples),

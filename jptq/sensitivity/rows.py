@@ -192,8 +192,7 @@ def reachable_outputs(model: Model) -> dict[str, frozenset[str]]:
 
 def assemble(
     rows: Rows,
-    moments: Mapping[tuple[int, int], Mapping[str, np.ndarray]],
-    shapes: Mapping[str, tuple[int, ...]],
+    means: Mapping[tuple[int, int], Mapping[str, np.ndarray]],
     metrics: Sequence[str],
     *,
     method: str,
@@ -201,14 +200,13 @@ def assemble(
     seconds: float,
     cost: Mapping[str, float],
 ) -> SensitivityTable:
-    """Return the table of moments: metric per output and sample, mean over samples, then outputs.
+    """Return the table of metrics: per output, mean over samples, then over outputs.
 
     `Rows.averaged` says over how many outputs; one that a row cannot change has no error.
 
     Args:
       rows: What was scored.
-      moments: ``{(row, candidate): {output: float64[S, 7 + 2 C]}}``.
-      shapes: Of the outputs.
+      means: ``{(row, candidate): {output: float64[M]}}``, see `similarity.Means`.
       metrics: M names.
       method: Stands in the table.
       samples: S.
@@ -217,11 +215,8 @@ def assemble(
     """
     score = np.full((len(rows.names), len(rows.candidates), len(metrics)), np.nan)
     untouched = similarity.evaluate(metrics, similarity.EQUAL, 1)[0]
-    for (row, q), by_output in moments.items():
-        per_output = [
-            _mean(similarity.evaluate(metrics, sums, int(np.prod(shapes[name]))))
-            for name, sums in by_output.items()
-        ]
+    for (row, q), by_output in means.items():
+        per_output = list(by_output.values())
         per_output += [untouched] * (int(rows.averaged[row]) - len(per_output))
         score[row, q] = _mean(np.stack(per_output))
     return SensitivityTable(

@@ -18,9 +18,6 @@ from jptq.quant.assign import Table
 from jptq.quant.config import BiasCorrection
 from jptq.tuning.scoring import FirstSample
 
-_KEPT_BYTES = 256 << 20
-"""Float outputs of convolutions up to this size are kept instead of computed for each of them."""
-
 
 def corrected(
     runner: Runner,
@@ -64,8 +61,8 @@ def corrected(
     singles = [{n: one[n][None] for n in program.inputs} for one in feeds]
 
     plain = runner.float_weights.weights
-    fits = count * memory.size(program, tensors) <= _KEPT_BYTES
-    floats = [float_run(plain, one) for one in singles] if fits else []
+    kept_floats = memory.keeps(program, tensors, count)
+    floats = [float_run(plain, one) for one in singles] if kept_floats else []
 
     def floating(tensor: str) -> np.ndarray:
         found = floats or (float_run(plain, one) for one in singles)

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jptq import files
+from jptq.engine import memory
 from jptq.errors import EvaluatorError
 from jptq.metrics import similarity
 from jptq.numerics.qtypes import INT8
@@ -20,9 +21,6 @@ from jptq.results import Comparison, Evaluation, OutputError, Spread
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.journal import Journal
 from jptq.tuning.prepare import Prepared
-
-_KEPT_BYTES = 256 << 20
-"""Float outputs up to this size are kept instead of computed again for every model."""
 
 _COLUMNS = ("cosine-similarity", "mae", "mse", "chebyshev", "sqnr")
 
@@ -141,10 +139,8 @@ class Measurer:
         if number < len(self._floats):
             return self._floats[number]
         outputs = runner.run(runner.float_weights, feeds)
-        per_sample = 4 * sum(
-            int(np.prod(runner.program.shapes[name])) for name in runner.program.outputs
-        )
-        if number == len(self._floats) and per_sample * len(self.prepared.samples) <= _KEPT_BYTES:
+        program, count = runner.program, len(self.prepared.samples)
+        if number == len(self._floats) and memory.keeps(program, program.outputs, count):
             self._floats.append(outputs)
         return outputs
 

@@ -102,13 +102,13 @@ class _Batch:
     Attributes:
       indices: Their positions in the set; the last one is repeated to fill the batch up.
       count: How many are real.
-      floats: Outputs of the float model.
+      floats: Outputs of the float model; None if they are computed when they are needed.
       states: Quantized states before segments, by the segment's number.
     """
 
     indices: tuple[int, ...]
     count: int
-    floats: Mapping[str, Array]
+    floats: Mapping[str, Array] | None
     states: dict[int, State] = dataclasses.field(default_factory=dict)
 
 
@@ -221,6 +221,7 @@ class WhatIf:
         """Run the float model once and decide which states will be kept."""
         runner, samples = self.prepared.runner, self.prepared.samples
         start = 0
+        kept = memory.keeps(runner.program, runner.program.outputs, len(samples))
         # Half of the room for samples is for the states.
         most = runner.batch_for(2 * memory.forward(runner.program))
         for feeds, count in runner.batches(samples, most):
@@ -231,7 +232,7 @@ class WhatIf:
                 _Batch(
                     indices=(*real, *[real[-1]] * (size - count)),
                     count=count,
-                    floats=runner.run(runner.float_weights, feeds),
+                    floats=runner.run(runner.float_weights, feeds) if kept else None,
                 )
             )
             start += count
@@ -243,12 +244,13 @@ class WhatIf:
         weights = sum(w.nbytes for w in runner.program.weights.values())
         batch = len(self._batches[0].indices)
         outputs = memory.size(runner.program, runner.program.outputs)
+        kept = len(self.prepared.samples) if self._batches[0].floats is not None else batch
         return (
             runner.batching.memory
             - memory.FIXED
             - memory.COPIES * weights
             - batch * memory.forward(runner.program)
-            - len(self.prepared.samples) * outputs
+            - kept * outputs
         )
 
     def _run(self, wanted: Table, *, keep: bool) -> tuple[Comparison, float]:
@@ -263,8 +265,13 @@ class WhatIf:
                 if keep and index in self._cuts:
                     batch.states[index] = {n: state[n] for n in pieces.segments[index].live_in}
                 state = pieces.run_quantized(index, packed.weights, wanted, state)
+            floats = batch.floats
+            if floats is None:
+                runner = self.prepared.runner
+                feeds = {n: np.asarray(v) for n, v in self._feeds(batch).items()}
+                floats = runner.run(runner.float_weights, feeds)
             for name in comparable({n: state[n] for n in program.outputs}):
-                moments = np.asarray(similarity.compare(batch.floats[name], state[name]))
+                moments = np.asarray(similarity.compare(floats[name], state[name]))
                 sums.setdefault(name, []).append(moments[: batch.count])
         self.progress("run quantized", len(self._batches), len(self._batches))
         if keep:

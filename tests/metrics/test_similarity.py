@@ -242,3 +242,25 @@ def test_an_unknown_metric_is_refused() -> None:
     a, b = pair(3)
     with pytest.raises(UnknownNameError, match="unknown metric 'cosine'"):
         found(["cosine"], (a, b))
+
+
+def test_means_of_batches_are_those_of_all_samples_at_once() -> None:
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(size=(2, 7, 1, 3, 5))
+    b[2] = a[2]
+    sums = np.asarray(similarity.compare(a, b))
+    names = tuple(similarity.METRICS)
+    means = similarity.Means(names, 15)
+    for part in np.split(sums, [1, 4]):
+        means.add(part)
+    np.testing.assert_allclose(
+        means.values(), similarity.evaluate(names, sums, 15).mean(0), rtol=1e-12
+    )
+
+
+def test_a_sample_without_a_number_is_left_out_of_the_mean() -> None:
+    means = similarity.Means(("mse",), 1)
+    sums = np.zeros((2, 9))
+    sums[:, 2] = 5.0, np.nan
+    means.add(sums)
+    assert means.values() == [5.0]
