@@ -20,7 +20,6 @@ from jptq.quant.config import Config, load_config
 from jptq.quant.export import to_qdq
 from jptq.results import Report
 from jptq.tuning.evaluator import Evaluator, Forward
-from jptq.tuning.goal import Judge
 from jptq.tuning.journal import Journal
 from jptq.tuning.loop import tune_network
 from jptq.tuning.options import Options
@@ -76,6 +75,7 @@ def tune(
       JptqError: Bad input, with what to do; nothing is half-written.
     """
     started = time.monotonic()
+    progress = times = _Stopwatch(progress)
     enable_compilation_cache()
     folder = Path(out)
     options = options or Options()
@@ -115,27 +115,74 @@ def tune(
     )
     progress("write", 0, 1)
     write(found, prepared, folder)
-    files.write_json(folder / "run.json", _run(found, prepared, flags or {}, started, journal))
     progress("write", 1, 1)
+    content = {
+        **_run(found, prepared, flags or {}, journal),
+        "hashes": {
+            "model_file": files.digest(Path(model)),
+            **prepared.digests,
+            "quant_config": files.digest(repr(load_config(quant_config))),
+            "target": prepared.target.digest,
+            "evaluator": None if judge_function is None else judge_function.digest or None,
+        },
+        "seconds": {"all": round(time.monotonic() - started, 3), **times.seconds},
+    }
+    files.write_json(folder / "run.json", content)
     return found
+
+
+class _Stopwatch:
+    """Passes progress on, and adds up how long each kind of step took.
+
+    Steps of one kind ("run all-INT8", "run milp 40 us") count together, by their first word.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._last = time.monotonic()
+        self._kind = ""
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._kind:
+            spent = self.seconds.get(self._kind, 0.0) + now - self._last
+            self.seconds[self._kind] = round(spent, 3)
+        self._last = now
+        self._kind = step.partition(" ")[0] if step.startswith("run ") else step
+        self._progress(step, done, total)
 
 
 def write(found: Report, prepared: Prepared, folder: Path) -> None:
     """Write every result file but ``run.json``: same inputs, same bytes."""
     mixed = with_assignment(prepared.calibrated, found.assignment)
-    ir.save(prepared.floating, folder / "optimized_float_model.onnx")
-    ir.save(mixed, folder / "calibrated_model.onnx")
-    ir.save(to_qdq(mixed), folder / "qdq_model.onnx")
-    files.write_json(folder / "quant_config.json", found.quant_config)
-    found.sensitivity.save(folder / "sensitivity.json")
-    found.latency.save(folder / "latency.json")
-    files.write_json(folder / "pareto.json", pareto_json(found, Judge(found.goal)))
-    files.write_json(folder / "result.json", found.to_json())
-    report.write(found, folder)
+    models = {
+        "optimized_float_model.onnx": prepared.floating,
+        "calibrated_model.onnx": mixed,
+        "qdq_model.onnx": to_qdq(mixed),
+    }
+    texts = {
+        name: files.json_text(content)
+        for name, content in (
+            ("quant_config.json", found.quant_config),
+            ("sensitivity.json", found.sensitivity.to_json()),
+            ("latency.json", found.latency.to_json()),
+            ("pareto.json", pareto_json(found)),
+            ("result.json", found.to_json()),
+        )
+    }
+    pages = report.render(found)
+    # All is made before any of it is written: what fails leaves no half of a result.
+    for name, model in models.items():
+        ir.save(model, folder / name)
+    for name, text in texts.items():
+        files.write_text(folder / name, text)
+    for name, page in pages.items():
+        files.write_bytes(folder / name, page)
 
 
 def _run(
-    found: Report, prepared: Prepared, flags: Mapping[str, Any], started: float, journal: Journal
+    found: Report, prepared: Prepared, flags: Mapping[str, Any], journal: Journal
 ) -> dict[str, Any]:
     """What may differ between two runs with equal results."""
     packages = ("jptq", "jax", "jaxlib", "numpy", "onnx", "onnx-ir", "scipy")
@@ -146,8 +193,6 @@ def _run(
         "device": str(jax.devices()[0]),
         "host": platform.platform(),
         "flags": dict(flags),
-        "digest": prepared.digest,
-        "seconds": round(time.monotonic() - started, 3),
         "compilations": dict(sorted(prepared.runner.compilations.counts.items())),
         "reused_findings": journal.reused,
         "evaluator_calls": found.evaluator_calls,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -192,14 +193,14 @@ def rank_nodes(
         progress=lambda done, total: progress(f"rank by {method}", done, total),
         **options,
     )
-    if method != "probe":
-        return table
-    return sensitivity.rescore(
-        table,
-        *given,
-        used,
-        progress=lambda done, total: progress("score the head exactly", done, total),
-    )
+    if method == "probe":
+        table = sensitivity.rescore(
+            table,
+            *given,
+            used,
+            progress=lambda done, total: progress("score the head exactly", done, total),
+        )
+    return dataclasses.replace(table, digests=prepared.digests)
 
 
 def default_metrics(method: str, kind: str) -> tuple[str, ...]:
@@ -230,7 +231,7 @@ def allocate(
       A prediction: `Allocation.status` tells whether there is any; `jptq.tune` runs what it finds.
 
     Raises:
-      ConfigError: The table does not fit the network or is not of kind ``group``.
+      ConfigError: The table is of another network or not of kind ``group``.
     """
     solve = lookup(allocation.SOLVERS, solver, "solver")
     return solve(problem(network, errors, metric=metric), budget_us)
@@ -247,6 +248,12 @@ def problem(
             hint="jptq sensitivity --kind=group --out=FOLDER",
         )
     table = network.table if isinstance(network, Timed) else network.latency
+    if errors.digests.get("model", table.digests["model"]) != table.digests["model"]:
+        raise ConfigError(
+            "the errors are those of another network",
+            why="its operators or constants are not the ones that were ranked",
+            hint="rank this network: jptq sensitivity --kind=group --out=FOLDER",
+        )
     return allocation.build(network.plan, table, errors, metric=metric or errors.metrics[0])
 
 

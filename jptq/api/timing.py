@@ -18,6 +18,7 @@ from jptq.quant.assign import Assignment
 from jptq.quant.calibrated import assignment_of, plan_of, with_assignment
 from jptq.quant.compensate import compensate, compensations
 from jptq.quant.config import Config, load_config
+from jptq.quant.export import network_digest
 from jptq.quant.placement import place
 from jptq.quant.plan import Plan
 from jptq.quant.resolve import pins, resolve
@@ -92,7 +93,10 @@ def timed(
         graph = with_assignment(graph, resolve(config, graph, plan, target))
         plan = plan.pinned(pins(config, graph, plan, target))
     program = lower(graph, _example(graph), plan=plan)
-    table = latency.model_latency(graph, plan, program.shapes, target)
+    table = dataclasses.replace(
+        latency.model_latency(graph, plan, program.shapes, target),
+        digests={"model": network_digest(graph)},
+    )
     if measured_latency is not None:
         read = latency.read_measured(Path(measured_latency))
         table = latency.with_measured(table, read, where=str(measured_latency))

@@ -3,7 +3,7 @@
 Takes sensitivity.json of `jptq sensitivity --kind=group` and the same model. Without a budget, the
 whole front is printed. What it finds is predicted by adding up errors, not measured: jptq tune runs
 what it proposes. With --out and a budget, quant_config.json and allocation.json are written; of a
-front, pareto.json.
+front, front.json.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from absl.flags import FlagValues
 
     from jptq.api.timing import Timed
+    from jptq.quant.config import Config
     from jptq.report import Table
     from jptq.results import Allocation
 
@@ -42,6 +43,9 @@ POINTS = 24
 """Budgets that the front is solved for."""
 
 BUDGET_TOO_SMALL = 4
+
+ROUNDING = 1e-9
+"""Relative: sums of node times are exact to a few units in the last place."""
 
 
 def run(flags: FlagValues) -> int:
@@ -68,15 +72,12 @@ def run(flags: FlagValues) -> int:
         from jptq.allocation import SOLVERS, least_us
 
         least = least_us(problem)
-        if budget < least * (1 - 1e-9):
-            output.print_text(
-                f"The budget of {budget:,.1f} µs is below the least reachable latency, "
-                f"{least:,.1f} µs ({found.table.origin})."
-            )
-            return BUDGET_TOO_SMALL
-        solved = [SOLVERS["milp"](problem, budget)]
+        if budget < least * (1 - ROUNDING):
+            return _too_small(flags, budget, least, found.table.origin)
+        # A budget that is the least time but for the last place is meant to be met.
+        solved = [SOLVERS["milp"](problem, max(budget, least))]
     if out is not None:
-        _write(solved, found, out, budgeted=budget is not None)
+        _write(solved, found, inputs.config(flags), out, budgeted=budget is not None)
     if flags.json:
         output.print_json([one.to_json() for one in solved])
         return 0
@@ -88,6 +89,17 @@ def run(flags: FlagValues) -> int:
         "jptq tune runs what it proposes."
     )
     return 0
+
+
+def _too_small(flags: FlagValues, budget: float, least: float, origin: str) -> int:
+    if flags.json:
+        output.print_json({"status": "budget too small", "budget_us": budget, "least_us": least})
+    else:
+        output.print_text(
+            f"The budget of {budget:,.1f} µs is below the least reachable latency, "
+            f"{least:,.1f} µs ({origin})."
+        )
+    return BUDGET_TOO_SMALL
 
 
 def _budget(flags: FlagValues, int8_us: float) -> float | None:
@@ -139,14 +151,23 @@ def _table(solved: list[Allocation], found: Timed, int8_us: float, metric: str) 
     )
 
 
-def _write(solved: list[Allocation], found: Timed, out: Path, *, budgeted: bool) -> None:
+def _write(
+    solved: list[Allocation], found: Timed, config: Config | None, out: Path, *, budgeted: bool
+) -> None:
     from jptq import files
     from jptq.quant.emit import quant_config
 
     if not budgeted:
         content: dict[str, Any] = {"schema": 1, "points": [one.to_json() for one in solved]}
-        files.write_json(out / "pareto.json", content)
+        files.write_json(out / "front.json", content)
         return
-    config = quant_config(found.model, found.plan, found.target, solved[0].assignment)
+    content = quant_config(
+        found.model,
+        found.plan,
+        found.target,
+        solved[0].assignment,
+        activation=None if config is None else config.activation,
+        like=config,
+    )
     files.write_json(out / "allocation.json", {"schema": 1, **solved[0].to_json()})
-    files.write_json(out / "quant_config.json", config)
+    files.write_json(out / "quant_config.json", content)

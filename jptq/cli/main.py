@@ -48,6 +48,9 @@ COMMANDS = {
 
 FAULT, USAGE, INTERRUPTED, PIPE, TERMINATED = 1, 2, 130, 141, 143
 
+_FOLDERS = ("tune", "demo", "calibrate")
+"""Commands that write to a folder of their own if no ``--out`` is given."""
+
 _HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 
 
@@ -166,7 +169,10 @@ def _on_terminate(number: int, frame: FrameType | None) -> None:
 
 def _kept(arguments: Sequence[str]) -> str:
     """Say whether the interrupted command can go on; it was a known one, or it would not run."""
-    resumes = bool(arguments) and "resume" in _command(arguments[0]).FLAGS
+    if not arguments or "resume" not in _command(arguments[0]).FLAGS:
+        return ""
+    given = [argument.lstrip("-").partition("=")[0] for argument in arguments[1:]]
+    resumes = "noresume" not in given and (arguments[0] in _FOLDERS or "out" in given)
     return "; what is finished is kept, the same command goes on from there" if resumes else ""
 
 

@@ -142,26 +142,22 @@ def _print(table: SensitivityTable, prepared: Prepared, *, top: int) -> None:
     output.print_text("")
 
 
-def _columns(table: SensitivityTable, prepared: Prepared) -> dict[str, list[object]]:
+def _columns(table: SensitivityTable, prepared: Prepared) -> dict[str, list[str]]:
     """Return what the vendor prints beside quantizers: their node, threshold and type."""
-    if table.kind not in ("weight", "activation"):
-        return {}
-    owners = prepared.plan.owners
-    columns: dict[str, list[object]] = {
-        "node": [owners[name][0] if owners[name] else "" for name in table.rows]
-    }
-    if table.kind == "activation":
-        columns["threshold"] = [
-            str(round(float(max(prepared.thresholds[name])), 5)) for name in table.rows
-        ]
-        columns["qtype"] = [prepared.configured[name] for name in table.rows]
-    return columns
+    from jptq.report.vendor_tables import calibration_columns
+
+    return calibration_columns(
+        table,
+        owners=prepared.plan.owners,
+        thresholds=prepared.thresholds,
+        qtypes=prepared.configured,
+    )
 
 
 def _agreement_table(agreements: list[Agreement]) -> Table:
     from jptq.report import Table
 
-    fastest = agreements[-1].seconds
+    exactly = agreements[-1].seconds
     return Table(
         title="Agreement with the exact ranking (measured here, compilation included)",
         header=("method", "score", "rank correlation", "worst found", "seconds", "of exact"),
@@ -172,7 +168,7 @@ def _agreement_table(agreements: list[Agreement]) -> Table:
                 "-" if math.isnan(one.spearman) else f"{one.spearman:.3f}",
                 f"{one.worst_in} of {one.worst} in first {one.first}",
                 f"{one.seconds:.1f}",
-                f"{one.seconds / fastest:.2f}" if fastest else "-",
+                f"{one.seconds / exactly:.2f}" if exactly else "-",
             )
             for one in agreements
         ),

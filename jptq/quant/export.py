@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 import numpy as np
 
+from jptq import files, ir
 from jptq.errors import ConfigError, UnsupportedOpError
 from jptq.ir.edit import prune, rename, with_nodes
 from jptq.ir.expand import expand_units
@@ -89,6 +90,14 @@ def without_quantizers(model: Model, *, idle: bool = False) -> Model:
             bypass[node.outputs[0]] = bypass.get(source, source)
     bare = rename(dataclasses.replace(model, nodes=tuple(nodes)), bypass)
     return bare if idle else restored(bare)
+
+
+def network_digest(model: Model) -> str:
+    """Return the digest of the float network under a model, calibrated or not."""
+    bare = without_quantizers(model)
+    # Shapes of outputs follow from the rest; not every model says them.
+    outputs = tuple(dataclasses.replace(tensor, shape=None) for tensor in bare.outputs)
+    return files.digest(ir.to_bytes(dataclasses.replace(bare, metadata={}, outputs=outputs)))
 
 
 def _active(node: Node) -> bool:

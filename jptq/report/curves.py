@@ -171,7 +171,7 @@ def pareto(report: Report) -> Pareto:
     def point(name: str, evaluation: Evaluation) -> tuple[Point, ...]:
         if evaluation.time_us is None:
             return ()
-        quality = report.quality(evaluation)
+        quality = evaluation.quality
         return (Point(name=name, time_us=evaluation.time_us, quality=quality),)
 
     is_share = bool(report.final.shares)

@@ -89,7 +89,7 @@ def _reachable(report: Report) -> list[str]:
     rows = [
         (
             _code(name),
-            wording.quality(report, known[name]),
+            wording.quality(known[name]),
             wording.micros(known[name].time_us),
             f"{100 * known[name].macs_int16:.1f} %",
             str(known[name].raised),
@@ -172,7 +172,7 @@ def _raised(report: Report) -> list[str]:
         return ["## Which nodes are raised", "None: every node runs as INT8."]
     rows = [
         (
-            str(node.rank),
+            wording.rank(report, node),
             _code(node.node),
             _plain(node.op),
             node.candidate,

@@ -112,7 +112,7 @@ def raised(report: Report) -> Table:
         (
             shorten(node.node, NAME_WIDTH),
             node.candidate,
-            f"{node.rank} of {len(report.sensitivity.rows)}",
+            f"{wording.rank(report, node)} of {len(report.sensitivity.rows)}",
             f"{node.cost_us:+.2f}",
         )
         for node in report.raised[:MOST_RAISED]

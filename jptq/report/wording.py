@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jptq.results import Evaluation, Report
+from jptq.results import Evaluation, Raised, Report
 
 NONE = "-"
 """Stands where there is no number."""
@@ -50,10 +50,14 @@ def min_cosine(evaluation: Evaluation) -> str:
     return NONE if evaluation.comparison is None else cosine(evaluation.comparison.min_cosine)
 
 
-def quality(report: Report, evaluation: Evaluation) -> str:
+def rank(report: Report, node: Raised) -> str:
+    """Write a node's place in the ranking; some have no quantizer of their own to be ranked by."""
+    return str(node.rank) if node.rank <= len(report.sensitivity.rows) else NONE
+
+
+def quality(evaluation: Evaluation) -> str:
     """Write what the goal bounds: the worst share of float, else the least mean cosine."""
-    value = report.quality(evaluation)
-    return percent(value) if evaluation.shares else cosine(value)
+    return percent(evaluation.quality) if evaluation.shares else cosine(evaluation.quality)
 
 
 def quality_name(report: Report) -> str:

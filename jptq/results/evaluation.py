@@ -53,7 +53,7 @@ class Comparison:
     def min_cosine(self) -> float:
         """The least mean cosine of any output: what ``--min_cosine`` bounds.
 
-        Outputs of integers (an ArgMax) have none: 1 if there are no others.
+        Outputs of integers (an ArgMax) are only compared if there are no others.
         """
         return min((output.cosine.mean for output in self.outputs), default=1.0)
 
@@ -89,6 +89,14 @@ class Evaluation:
     def worst_share(self) -> float | None:
         """The least share of float of any score: what ``--min_score`` bounds."""
         return min(self.shares.values()) if self.shares else None
+
+    @property
+    def quality(self) -> float:
+        """What a goal bounds: the worst share of float, without scores the least mean cosine."""
+        share = self.worst_share
+        if share is not None:
+            return share
+        return self.comparison.min_cosine if self.comparison is not None else 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

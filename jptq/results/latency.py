@@ -102,12 +102,14 @@ class LatencyTable:
       boundaries: Extra costs between neighbours.
       constants: ``{name: (value, source)}`` of the target facts used; the source says
         ``assumed`` where nothing is published.
+      digests: Of the float network (``model``).
     """
 
     target: str
     nodes: tuple[NodeTime, ...]
     boundaries: tuple[Boundary, ...] = ()
     constants: Mapping[str, tuple[float, str]] = dataclasses.field(default_factory=dict)
+    digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -171,6 +173,7 @@ class LatencyTable:
                     Boundary(**{**b, "first": tuple(b["first"])}) for b in content["boundaries"]
                 ),
                 constants={k: (v["value"], v["source"]) for k, v in content["constants"].items()},
+                digests=dict(content["digests"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise StorageError("not a latency table", where=where, why=str(error)) from error

@@ -136,13 +136,6 @@ class Report:
     notes: tuple[str, ...] = ()
     walk_us: float | None = None
 
-    def quality(self, evaluation: Evaluation) -> float:
-        """Return what the goal bounds: the worst share of float, else the worst mean cosine."""
-        share = evaluation.worst_share
-        if share is not None:
-            return share
-        return evaluation.comparison.min_cosine if evaluation.comparison is not None else 1.0
-
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``result.json``: every number of the report."""
         return {

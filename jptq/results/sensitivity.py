@@ -49,6 +49,7 @@ class SensitivityTable:
       seconds: Wall time of the method, compilation included; only reported, never compared.
       notes: What a reader has to know (a regime that is not linear, rows re-scored exactly).
       cost: Forward- and backward-pass counts per sample, for comparing methods.
+      digests: Of the float network (``model``) and of the samples (``data``).
     """
 
     rows: tuple[str, ...]
@@ -64,6 +65,7 @@ class SensitivityTable:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     cost: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def column(self, metric: str, candidate: str | None = None) -> np.ndarray:
         """Return ``float64[N]`` of one metric and candidate (the first if None).
@@ -117,6 +119,7 @@ class SensitivityTable:
         """Return the content of ``sensitivity.json``, without times: same inputs, same bytes."""
         return {
             "schema": SCHEMA,
+            "digests": dict(self.digests),
             "method": self.method,
             "kind": self.kind,
             "samples": self.samples,
@@ -161,6 +164,7 @@ class SensitivityTable:
                 samples=content["samples"],
                 notes=tuple(content["notes"]),
                 cost=dict(content["cost"]),
+                digests=dict(content["digests"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise StorageError("not a sensitivity table", where=where, why=str(error)) from error

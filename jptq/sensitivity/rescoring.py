@@ -29,6 +29,9 @@ HEAD = 20
 LINEAR = (0.5, 2.0)
 """Median of estimate over exact score outside of which the regime is called not linear."""
 
+AGREEING = 0.5
+"""Rank correlation with the exact scores below which it is called so too."""
+
 FAR = 10.0
 """Factor between estimate and exact score that no chance of the probes explains."""
 
@@ -107,7 +110,7 @@ def _verdict(estimated: np.ndarray, exact_scores: np.ndarray, metric: str) -> st
     agree = 1.0
     if positive.sum() > 3 and np.ptp(ratios) > 0:
         agree = float(stats.spearmanr(estimated[positive], exact_scores[positive]).statistic)
-    if LINEAR[0] <= median <= LINEAR[1] and agree >= LINEAR[0]:
+    if LINEAR[0] <= median <= LINEAR[1] and agree >= AGREEING:
         far = int(((ratios > FAR) | (ratios < 1 / FAR)).sum())
         if not far:
             return text + ". The estimate holds."

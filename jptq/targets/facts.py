@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jptq import files
 from jptq.errors import ConfigError, UnknownNameError
 from jptq.targets.folder import configs
 from jptq.targets.operands import Operands, parse_operands
@@ -58,6 +59,7 @@ class Target:
       cpu_gflops: Rate at which float32 operators run on the host CPU.
       cpu_overhead_us: Fixed time of leaving the accelerator for a float32 operator.
       operands: Types that operands accept.
+      digest: Of the file: findings made for another state of it are not reused.
     """
 
     march: str
@@ -76,6 +78,7 @@ class Target:
     cpu_gflops: Fact
     cpu_overhead_us: Fact
     operands: Operands
+    digest: str
 
     @property
     def macs_per_us(self) -> float:
@@ -141,13 +144,14 @@ def load_target(march: str, folder: Path | None = None) -> Target:
         raise UnknownNameError("march", march, known)
     path = folder / f"{march}.toml"
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("not a target file", where=str(path), why=str(error)) from error
-    return _target(march, content, where=str(path))
+    return _target(march, content, where=str(path), digest=files.digest(text))
 
 
-def _target(march: str, content: Mapping[str, Any], *, where: str) -> Target:
+def _target(march: str, content: Mapping[str, Any], *, where: str, digest: str) -> Target:
     keys = ("schema", "title", "facts", "operands")
     for key in content:
         if key not in keys:
@@ -167,6 +171,7 @@ def _target(march: str, content: Mapping[str, Any], *, where: str) -> Target:
         march=march,
         title=str(content.get("title", march)),
         operands=parse_operands(content.get("operands", {}), where=where),
+        digest=digest,
         **facts,
     )
 

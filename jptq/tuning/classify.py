@@ -193,7 +193,7 @@ def _int16_fails(problem: Problem, measurer: Measurer, judge: Judge, samples: in
         failing=failed,
         culprits=culprits(measurer, judge, prepared.all("int16"), failed),
         leftovers=kept,
-        advice=(advice.compensation_advice(judge.meets(ceiling), kept, judge.quality(ceiling)),),
+        advice=(advice.compensation_advice(judge.meets(ceiling), kept, ceiling.quality),),
     )
 
 

@@ -41,7 +41,7 @@ def rank_all(
         stored = journal.load(kind, identity)
         if stored is not None:
             return SensitivityTable.from_json(stored)
-        table = compute()
+        table = dataclasses.replace(compute(), digests=prepared.digests)
         journal.save(kind, identity, content=table.to_json())
         return table
 

@@ -16,21 +16,10 @@ class Judge:
 
     goal: Goal
 
-    def quality(self, evaluation: Evaluation) -> float:
-        """Return what the goal bounds; higher is better.
-
-        The worst share of float of any score if there are scores, else the worst mean cosine.
-        """
-        share = evaluation.worst_share
-        if share is not None:
-            return share
-        assert evaluation.comparison is not None
-        return evaluation.comparison.min_cosine
-
     def meets(self, evaluation: Evaluation) -> bool:
         """Tell whether the quality asked for is reached; latency is not looked at."""
         if self.goal.min_score is not None and evaluation.shares:
-            return self.quality(evaluation) >= self.goal.min_score
+            return evaluation.quality >= self.goal.min_score
         if self.goal.min_cosine is not None and evaluation.comparison is not None:
             return evaluation.comparison.min_cosine >= self.goal.min_cosine
         return True
@@ -55,7 +44,7 @@ class Judge:
 
     def _order(self, evaluation: Evaluation) -> tuple[float, ...]:
         cheap = tuple(-value for value in self.expense(evaluation))
-        quality = self.quality(evaluation)
+        quality = evaluation.quality
         if not self.affords(evaluation):
             return (0.0, *cheap, quality)
         if self.goal.has_quality and self.meets(evaluation):

@@ -265,7 +265,7 @@ def _report(
             reachable.append(cheapest.evaluation.name)
         if beyond is not None:
             reachable.append(beyond.name)
-        reachable.append(max(steps, key=judge.quality).name)
+        reachable.append(max(steps, key=lambda step: step.quality).name)
     raised = story.raised(prepared, final.assignment, ranking)
     # A subgraph stays one: the shortest configuration would name its nodes.
     config = head.quant_config if head is not None and head.assignment == final.assignment else None

@@ -35,6 +35,7 @@ from jptq.quant.calibrated import (
 )
 from jptq.quant.compensate import compensate, compensations
 from jptq.quant.config import Activation, Config, load_config
+from jptq.quant.export import network_digest
 from jptq.quant.originals import original_constants, with_originals
 from jptq.quant.pairs import Pair, pairs_of
 from jptq.quant.placement import place
@@ -122,6 +123,11 @@ class Prepared:
         return thresholds_of(self.calibrated)
 
     @cached_property
+    def digests(self) -> dict[str, str]:
+        """What a table of this network is about: ``model`` (`network_digest`) and ``data``."""
+        return {"model": network_digest(self.calibrated), "data": self.samples.digest}
+
+    @cached_property
     def activation(self) -> Activation:
         """The calibration settings that give these thresholds again, without a search.
 
@@ -197,7 +203,7 @@ def prepare(
     if config.bias_correction is not None:
         floating = bias.with_biases(floating)
     identity = files.digest(
-        "prepare", __version__, ir.to_bytes(floating), samples.digest, march, repr(config)
+        "prepare", __version__, ir.to_bytes(floating), samples.digest, target.digest, repr(config)
     )
     journal = journal or Journal(None)
     example = samples[0]
@@ -249,17 +255,20 @@ def prepare(
     calibrated = with_assignment(calibrated, types)
     biases: dict[str, np.ndarray] = {}
     if config.bias_correction is not None:
-        biases = journal.load_arrays("biases", identity) or dict(
-            corrected(
-                runner,
-                table(plan, thresholds_of(calibrated), types),
-                samples,
-                FirstSample(runner, example, target, config),
-                config.bias_correction,
-                progress=lambda done, total: progress("correct biases", done, total),
-            ).biases
-        )
-        journal.save_arrays("biases", identity, arrays=biases)
+        known = journal.load_arrays("biases", identity)
+        if known is None:
+            known = dict(
+                corrected(
+                    runner,
+                    table(plan, thresholds_of(calibrated), types),
+                    samples,
+                    FirstSample(runner, example, target, config),
+                    config.bias_correction,
+                    progress=lambda done, total: progress("correct biases", done, total),
+                ).biases
+            )
+            journal.save_arrays("biases", identity, arrays=known)
+        biases = known
         calibrated = dataclasses.replace(
             calibrated, initializers={**calibrated.initializers, **biases}
         )
@@ -333,7 +342,10 @@ def assembled(
         batching=batching,
         floats=original_constants(calibrated),
     )
-    times = latency.model_latency(calibrated, plan, runner.program.shapes, target)
+    times = dataclasses.replace(
+        latency.model_latency(calibrated, plan, runner.program.shapes, target),
+        digests={"model": network_digest(calibrated)},
+    )
     if measured_latency is not None:
         times = latency.with_measured(
             times, latency.read_measured(measured_latency), where=str(measured_latency)

@@ -103,7 +103,7 @@ def take_up(
         batching=batching,
         measured_latency=measured_latency,
         identity=files.digest(
-            "from_calibrated", __version__, ir.to_bytes(model), samples.digest, march
+            "from_calibrated", __version__, ir.to_bytes(model), samples.digest, target.digest
         ),
         make=make,
     )

@@ -20,8 +20,8 @@ from jptq.tuning.prepare import Prepared
 def pareto(steps: Sequence[Evaluation], judge: Judge) -> tuple[Evaluation, ...]:
     """Return the measured points that no other one beats in quality and latency, fastest first."""
     front: list[Evaluation] = []
-    for step in sorted(steps, key=lambda s: (s.time_us or 0.0, -judge.quality(s))):
-        if not front or judge.quality(step) > judge.quality(front[-1]):
+    for step in sorted(steps, key=lambda s: (s.time_us or 0.0, -s.quality)):
+        if not front or step.quality > front[-1].quality:
             front.append(step)
     return tuple(front)
 
@@ -54,6 +54,7 @@ def raised(
             # Float16 takes the time of int16; some quantizers have no part in a node's time.
             candidate = finest(assignment[c] for c in changed)
         rank = ranks.get(node, len(ranks) + 1)
+        place = f"rank {rank} of {len(ranks)} by cosine" if node in ranks else "not ranked"
         own = {node} if pair is None else {node, pair.low.name}
         shared = [n for c in changed for n in prepared.plan.owners[c] if n not in own]
         beside = f"; shares a quantizer with {shared[0]!r}" if shared else ""
@@ -62,7 +63,7 @@ def raised(
                 node=node,
                 op=times[node].op,
                 candidate=candidate,
-                why=f"rank {rank} of {len(ranks)} by cosine; {what}{beside}",
+                why=f"{place}; {what}{beside}",
                 error_int8=float(mse.get(node, 0.0)),
                 rank=rank,
                 cost_us=cost_us,
@@ -88,7 +89,7 @@ def headline(
     unit = "of the float score" if scored else "least output cosine"
 
     def shown(evaluation: Evaluation) -> str:
-        quality = judge.quality(evaluation)
+        quality = evaluation.quality
         return _percent(quality) if scored else f"{quality:.5f}"
 
     ratio = (final.time_us or 0.0) / max(int8.time_us or 0.0, 1e-9)
@@ -197,9 +198,9 @@ def _int16_fails(judge: Judge, before: Corners) -> str:
     """Say what all-INT16 leaves INT8, and what that costs."""
     weights, features = before.left
     return (
-        f"All-INT16 does not meet the goal ({judge.quality(before.int16):.4f}). What it leaves "
+        f"All-INT16 does not meet the goal ({before.int16.quality:.4f}). What it leaves "
         f"INT8: {weights} weights and {features} features that the target keeps so. With every "
-        f"quantizer INT16, a simulation, it is {judge.quality(before.ceiling):.4f}."
+        f"quantizer INT16, a simulation, it is {before.ceiling.quality:.4f}."
     )
 
 
@@ -239,7 +240,7 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
-def pareto_json(report: Report, judge: Judge) -> dict[str, Any]:
+def pareto_json(report: Report) -> dict[str, Any]:
     """Return the content of ``pareto.json``."""
     return {
         "schema": 1,
@@ -250,7 +251,7 @@ def pareto_json(report: Report, judge: Judge) -> dict[str, Any]:
         "points": [
             {
                 "name": e.name,
-                "quality": judge.quality(e),
+                "quality": e.quality,
                 "time_us": e.time_us,
                 "macs_int16": e.macs_int16,
                 "raised": e.raised,

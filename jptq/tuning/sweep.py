@@ -64,7 +64,7 @@ def sweep(
             if not every_row:
                 break
     progress("sweep", len(steps), len(steps))
-    best = max(range(len(rows)), key=lambda i: (judge.quality(rows[i].evaluation), -i))
+    best = max(range(len(rows)), key=lambda i: (rows[i].evaluation.quality, -i))
     return Sweep(
         model=prepared.name,
         march=prepared.target.march,

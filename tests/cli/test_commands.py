@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 
 from jptq.api import steps
 from jptq.ir import load
@@ -271,6 +272,52 @@ def test_a_front_and_a_budget_come_of_a_table_of_groups(
     ended = jptq("allocate", *common, "--latency_budget_ratio=0.5")
     assert ended.code == 4
     assert f"{times[0]:,.1f}" in ended.out
+    ended = jptq("allocate", *common, "--latency_budget_ratio=0.5", "--json")
+    assert ended.code == 4
+    assert json.loads(ended.out)["least_us"] == times[0]
+    ended = jptq("allocate", *common, f"--latency_budget_us={times[0] * (1 - 1e-10)!r}", "--json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)[0]["time_us"] == times[0]
+
+
+def test_errors_are_allocated_to_the_network_that_they_are_of(
+    jptq: Jptq, files: Files, calibrated: Path, max_config: str
+) -> None:
+    flags = (f"--model={calibrated}", files.flags[1], "--kind=group", "--out=ranked")
+    assert jptq("sensitivity", *flags).code == 0
+    errors = "--sensitivity=ranked/sensitivity.json"
+    ended = jptq(
+        "allocate", files.flags[0], errors, max_config, "--latency_budget_ratio=2", "--out=chosen"
+    )
+    assert ended.code == 0, ended.err
+    kept = json.loads(Path("chosen/quant_config.json").read_text())["model_config"]["activation"]
+    assert kept["calibration_type"] == "max"
+    model = onnx.load(calibrated)
+    weight = next(one for one in model.graph.initializer if len(one.dims) == 4)
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 2, weight.name))
+    onnx.save(model, "other.onnx")
+    ended = jptq("allocate", "--model=other.onnx", errors)
+    assert ended.code == 2
+    assert "another network" in ended.err
+
+
+@pytest.mark.parametrize("flag", ["--latency_budget_us=inf", "--min_score=nan", "--time_limit=nan"])
+def test_numbers_that_are_not_finite_are_refused(jptq: Jptq, files: Files, flag: str) -> None:
+    ended = jptq("tune", *files.flags, flag)
+    assert ended.code == 2
+    assert "not a finite number" in ended.err
+    ended = jptq("sweep", *files.flags, "--thresholds=0.9,nan")
+    assert ended.code == 2
+    assert "'nan' is not a number" in ended.err
+
+
+def test_measured_times_are_not_called_modelled(jptq: Jptq, files: Files, calibrated: Path) -> None:
+    path = files.folder / "some_times.csv"
+    path.write_text("node,int8_us,int16_us\nstem,10,30\n")
+    flags = (f"--model={calibrated}", files.flags[1], f"--latency_table={path}")
+    ended = jptq("evaluate", *flags)
+    assert "(measured in part)" in ended.out
+    assert "modelled" not in ended.out
 
 
 def test_a_table_of_nodes_cannot_be_allocated_by(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jptq.cli import main as program
-from jptq.cli.main import COMMANDS, Terminated
+from jptq.cli.main import COMMANDS, Terminated, _kept
 from jptq.errors import ConfigError
 from tests.cli.conftest import Ended
 
@@ -109,6 +109,22 @@ def test_a_signal_ends_in_one_line_that_says_what_is_kept(
     assert ended.code == code
     assert ended.err.startswith(f"jptq: {word}; what is finished is kept")
     assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (("sweep",), False),
+        (("sweep", "--out=o"), True),
+        (("tune", "--noresume"), False),
+        (("calibrate",), True),
+        (("latency", "--out=o"), False),
+    ],
+)
+def test_only_a_run_that_keeps_findings_says_that_it_goes_on(
+    arguments: tuple[str, ...], kept: bool
+) -> None:
+    assert ("goes on from there" in _kept(arguments)) == kept
 
 
 def test_a_fault_of_ours_writes_a_report_and_asks_for_it(

@@ -75,7 +75,10 @@ def test_a_met_goal_ends_with_zero_and_writes_every_file(
     assert max(map(len, ended.out.splitlines())) <= 100
     assert ended.err == ""
     onnx.checker.check_model("tuned/qdq_model.onnx")
-    flags = json.loads(Path("tuned/run.json").read_text())["flags"]
+    kept = json.loads(Path("tuned/run.json").read_text())
+    assert all(kept["hashes"][name] for name in ("model_file", "model", "data", "target"))
+    assert 0 < kept["seconds"]["calibrate"] < kept["seconds"]["all"]
+    flags = kept["flags"]
     assert flags["min_score"] == 0.5
 
 
@@ -106,16 +109,16 @@ def test_no_time_ends_with_five_and_the_best_so_far(jptq: Jptq, files: Files) ->
 def test_a_full_disk_leaves_no_half_written_file(
     jptq: Jptq, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = atomic.write_json
+    real = atomic.write_text
 
-    def full(path: Path, content: object) -> None:
+    def full(path: Path, content: str) -> None:
         if path.name == "result.json":
             with atomic.atomic_path(path) as temporary:
                 temporary.write_text("{")
                 raise OSError(28, os.strerror(28))
         real(path, content)
 
-    monkeypatch.setattr(tuning_run.files, "write_json", full)
+    monkeypatch.setattr(tuning_run.files, "write_text", full)
     ended = jptq("tune", *files.flags, "--min_cosine=0.5", "--out=tuned")
     assert ended.code == StorageError.exit_code
     assert "cannot write tuned/result.json" in ended.err

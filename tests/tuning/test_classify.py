@@ -206,7 +206,7 @@ def test_the_output_behind_a_failing_task_is_found_and_the_ranking_restricted_to
     # "plain" reads the quantizer that the failing branch reads too, and leads elsewhere.
     assert set(whole.rows) - set(restricted.rows) == {"plain", "segment"}
     report = tune_prepared(tasks, Options(min_score=0.9, samples=3), evaluator=near(two_tasks()))
-    assert report.quality(report.final) >= 0.9
+    assert report.final.quality >= 0.9
     assert "outlier" in {one.node for one in report.raised}
 
 

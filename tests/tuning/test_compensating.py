@@ -59,11 +59,11 @@ def report(folder: Path) -> Report:
 
 @pytest.mark.seed("A3", "D4")
 def test_ec_meets_the_goal_that_neither_all_int16_nor_dual_int16_meets(report: Report) -> None:
-    missed = {step.name: report.quality(step) for step in report.steps[:3]}
+    missed = {step.name: step.quality for step in report.steps[:3]}
     assert list(missed) == ["all-INT8", "all-INT16", "all dual-INT16"]
     assert max(missed.values()) < GOAL
     assert report.outcome is Outcome.MET
-    assert report.quality(report.final) >= GOAL
+    assert report.final.quality >= GOAL
     assert report.quant_config["node_config"]["enlarge"]["input0"] == "ec"
     assert any("ec closes the gap" in note and "enlarge.input0" in note for note in report.notes)
 
@@ -129,7 +129,7 @@ def test_a_budget_without_room_for_ec_gives_the_best_without_it(
     assert "ec" not in json.dumps(found.quant_config["node_config"])
     offered = [step for step in found.steps if step.name in found.reachable]
     assert any(step.name.startswith("with ec: ") for step in offered)
-    assert max(found.quality(step) for step in offered) >= GOAL
+    assert max(step.quality for step in offered) >= GOAL
     assert any("ec would close the gap" in note for note in found.notes)
 
 
@@ -155,7 +155,7 @@ def test_no_configuration_is_scored_twice(tmp_path: Path) -> None:
     # All-INT16 misses this goal, so that leftovers are looked at before the search begins.
     found = tuned(coarse_weight(), tmp_path, evaluate=evaluate, min_score=0.9999)
     assert found.evaluator_calls == len(seen)
-    assert not found.quality(found.int16) >= 0.9999
+    assert not found.int16.quality >= 0.9999
     assert seen.count(seen[1]) == 1
 
 

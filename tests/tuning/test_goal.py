@@ -30,14 +30,14 @@ def compared(time_us: float, *cosines: float) -> Evaluation:
 
 def test_the_worst_of_all_scores_counts() -> None:
     judge = Judge(Goal(min_score=0.99))
-    assert judge.quality(scored(1, 1.0, 0.97)) == 0.97
+    assert scored(1, 1.0, 0.97).quality == 0.97
     assert not judge.meets(scored(1, 1.0, 0.97))
     assert judge.meets(scored(1, 1.0, 0.99))
 
 
 def test_without_scores_the_worst_output_counts() -> None:
     judge = Judge(Goal(min_cosine=0.999))
-    assert judge.quality(compared(1, 0.9999, 0.998)) == 0.998
+    assert compared(1, 0.9999, 0.998).quality == 0.998
     assert not judge.meets(compared(1, 0.9999, 0.998))
     assert judge.meets(compared(1, 0.9999, 0.9995))
 

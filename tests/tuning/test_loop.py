@@ -44,7 +44,7 @@ def test_the_goal_is_met_by_measurement_and_below_the_cost_of_all_int16(
     assert set(report.assignment) == {c.name for c in prepared.plan.calibrations}
     assert f"{100 * report.final.worst_share:.2f}%" in report.headline
     json.dumps(report.to_json(), allow_nan=False)
-    qualities = [report.quality(e) for e in report.pareto]
+    qualities = [e.quality for e in report.pareto]
     assert qualities == sorted(qualities)
 
 
@@ -82,7 +82,7 @@ def test_without_an_evaluator_the_cosine_decides(prepared: Prepared) -> None:
 def test_a_goal_that_nothing_reaches_ends_with_the_best_and_says_so(prepared: Prepared) -> None:
     report = tune_prepared(prepared, Options(min_score=2.0, samples=3), evaluator=evaluator())
     assert report.outcome is Outcome.NOT_MET
-    assert report.quality(report.final) == max(report.quality(e) for e in report.steps)
+    assert report.final.quality == max(e.quality for e in report.steps)
     assert report.reachable
 
 
@@ -101,7 +101,7 @@ def test_only_a_budget_gives_the_best_quality_within_it(prepared: Prepared) -> N
     assert report.outcome is Outcome.MET
     assert report.final.time_us is not None
     assert report.final.time_us <= budget * (1 + 1e-9)
-    assert report.quality(report.final) >= report.quality(report.int8)
+    assert report.final.quality >= report.int8.quality
 
 
 def test_goal_and_budget_hold_together(prepared: Prepared, goal: float) -> None:

@@ -39,7 +39,7 @@ def test_ec_on_few_nodes_meets_the_goal_that_all_int16_misses(
     )
     after = Measurer(real, None, Journal(None))("ec", real.configured)
     assert judge.meets(after)
-    assert judge.quality(after) == pytest.approx(judge.quality(found.trial), abs=1e-4)
+    assert after.quality == pytest.approx(found.trial.quality, abs=1e-4)
 
 
 def test_the_configuration_has_the_documents_form(found: Repair) -> None:
