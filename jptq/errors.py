@@ -65,7 +65,7 @@ class UnknownNameError(ConfigError):
         near = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
         if near:
             hint = "did you mean " + " or ".join(repr(other) for other in near) + "?"
-        elif len(candidates) <= 12:
+        elif len(candidates) <= 16:
             hint = "known: " + ", ".join(sorted(candidates))
         else:
             hint = ""

@@ -172,7 +172,8 @@ def _kept(arguments: Sequence[str]) -> str:
     if not arguments or "resume" not in _command(arguments[0]).FLAGS:
         return ""
     given = [argument.lstrip("-").partition("=")[0] for argument in arguments[1:]]
-    resumes = "noresume" not in given and (arguments[0] in _FOLDERS or "out" in given)
+    fresh = "noresume" in given or "--resume=false" in arguments
+    resumes = not fresh and (arguments[0] in _FOLDERS or "out" in given)
     return "; what is finished is kept, the same command goes on from there" if resumes else ""
 
 

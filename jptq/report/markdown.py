@@ -116,11 +116,10 @@ def _reachable(report: Report) -> list[str]:
 
 def _compared(report: Report) -> list[str]:
     table = terminal.compared(report)
-    brackets = "Share of float in brackets. " if report.floating.scores else ""
     blocks = [
         "## What it costs, what it brings",
         _table(table.header, [(_plain(row[0]), *row[1:]) for row in table.rows], table.align),
-        f"{brackets}All-INT16 is what the target allows: operands that it only "
+        "All-INT16 is what the target allows: operands that it only "
         f"has as INT8 stay so. Latencies are {_trust(report)}.",
     ]
     if report.true_int16 is not None:
@@ -177,7 +176,7 @@ def _raised(report: Report) -> list[str]:
             _plain(node.op),
             node.candidate,
             wording.error(node.error_int8),
-            wording.micros(node.cost_us),
+            wording.cost(node.cost_us),
             _plain(node.why),
         )
         for node in report.raised

@@ -113,7 +113,7 @@ def raised(report: Report) -> Table:
             shorten(node.node, NAME_WIDTH),
             node.candidate,
             f"{wording.rank(report, node)} of {len(report.sensitivity.rows)}",
-            f"{node.cost_us:+.2f}",
+            wording.cost(node.cost_us),
         )
         for node in report.raised[:MOST_RAISED]
     ]

@@ -40,6 +40,11 @@ def micros(value: float | None) -> str:
     return NONE if value is None else f"{value:,.1f}"
 
 
+def cost(value: float) -> str:
+    """Write what a node adds to the latency, without the unit: often less than a microsecond."""
+    return f"{value:+,.2f}"
+
+
 def times(evaluation: Evaluation) -> str:
     """Name the unit of an evaluation's time, and where that is from."""
     return f"µs ({evaluation.time_is})"
