@@ -141,7 +141,7 @@ class LatencyTable:
         """Return the content of ``latency.json``."""
         return {
             "schema": SCHEMA,
-            "estimate": True,
+            "origin": self.origin,
             **{k: v for k, v in dataclasses.asdict(self).items() if k != "constants"},
             "constants": {k: {"value": v, "source": s} for k, (v, s) in self.constants.items()},
         }
