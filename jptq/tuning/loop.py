@@ -226,6 +226,8 @@ def _search(
         search.refine()
         search.walk(blame.narrowed(search.measurer, judge, ranking, int8, samples=samples))
         search.give_back()
+        if search.undercut(ranking):
+            search.give_back()
     if goal.budget_us is not None:
         best = search.best().evaluation
         if not (goal.has_quality and judge.meets(best) and judge.affords(best)):
@@ -317,5 +319,5 @@ def _report(
                 judge, search.prefixes, before, ranking, walked=search.walked or len(ranking.rows)
             ),
         ),
-        walk_us=search.walk_us(),
+        walk_us=search.walk_us,
     )

@@ -26,6 +26,9 @@ REFINE = 5
 GIVE_BACK = 24
 """Attempts to lower nodes again."""
 
+UNDERCUT = 24
+"""Prefixes of the documented walk that are run because they are faster than the best."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
@@ -54,6 +57,7 @@ class Search:
       steps: What was run, in order, without repetitions; no two have one name.
       prefixes: What walks measured, by how many of the worst nodes were raised.
       walked: Number of nodes in the ranking that walks went along.
+      walk_us: Time of the shortest prefix of a walk that was seen to meet the goal, or None.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Search:
         self.steps: list[Step] = []
         self.prefixes: dict[int, Evaluation] = {}
         self.walked = 0
+        self.walk_us: float | None = None
         self._mse = mse
         self._seen: set[tuple[tuple[str, str], ...]] = set()
         self._names: collections.Counter[str] = collections.Counter()
@@ -193,44 +198,62 @@ class Search:
           candidate: What nodes are raised to.
         """
         order = self._order(ranking)
-        best = self.cheapest()
-        limit = np.inf if best is None else best.evaluation.time_us or np.inf
-        # Only prefixes below the best are worth a run. Modelled times grow along the walk; measured
-        # ones need not.
-        times = [
-            self.latency.total_us(self.prefix(order[:count], candidate))
-            for count in range(1, len(order) + 1)
-        ]
-        low, high = 0, max((i + 1 for i, time_us in enumerate(times) if time_us < limit), default=0)
+        self.walked = len(order)
+        # Modelled times grow along the walk; measured ones need not.
+        low, high = 0, max(self._faster(order, candidate), default=0)
         while low < high:
             middle = (low + high) // 2
             found = self.run(f"worst {middle + 1}", self.prefix(order[: middle + 1], candidate))
             self.prefixes[middle + 1] = found
             if self.judge.meets(found):
-                high = middle
+                high, self.walk_us = middle, found.time_us
             else:
                 low = middle + 1
 
-    def walk_us(self) -> float | None:
-        """Return the time of the shortest walk that was run and meets the goal."""
-        if not self.judge.goal.has_quality:
-            return None
-        met = {n: one.time_us for n, one in self.prefixes.items() if self.judge.meets(one)}
-        return met[min(met)] if met else None
+    def undercut(self, ranking: SensitivityTable, candidate: str = "int16") -> bool:
+        """Run the prefixes of the walk that are faster than the best, until one meets the goal.
+
+        Quality need not grow along a walk: bisection may pass over one that does.
+
+        Args:
+          ranking: Of nodes, by its first metric.
+          candidate: What nodes are raised to.
+
+        Returns:
+          Whether one does; it is the best then.
+        """
+        order = self._order(ranking)
+        for count in self._faster(order, candidate)[:UNDERCUT]:
+            found = self.run(f"worst {count}", self.prefix(order[:count], candidate))
+            if self.judge.meets(found):
+                self.walk_us = found.time_us
+                return True
+        return False
+
+    def _faster(self, order: Sequence[str], candidate: str) -> list[int]:
+        """Return how many of the worst nodes take less time, raised, than the best so far."""
+        best = self.cheapest()
+        limit = np.inf if best is None else best.evaluation.time_us or np.inf
+        return [
+            count
+            for count in range(1, len(order) + 1)
+            if self.latency.total_us(self.prefix(order[:count], candidate)) < limit
+        ]
 
     def walk_all(self, ranking: SensitivityTable, candidate: str = "int16") -> Step | None:
         """Take the documented walk node by node and return its first step that meets the goal."""
         order = self._order(ranking)
+        self.walked = len(order)
         for count in range(1, len(order) + 1):
             assignment = self.prefix(order[:count], candidate)
             found = self.run(f"worst {count}", assignment)
             self.prefixes[count] = found
             if self.judge.meets(found):
+                self.walk_us = found.time_us
                 return Step(assignment=assignment, evaluation=found)
         return None
 
     def _order(self, ranking: SensitivityTable) -> list[str]:
-        self.walked = len(ranking.rows)
         return [ranking.rows[i] for i in ranking.order()]
 
     def prefix(self, nodes: Sequence[str], candidate: str) -> dict[str, str]:

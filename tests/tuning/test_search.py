@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
-from jptq.allocation import least_us
-from tests.tuning.problems import Case, bumpy, case, ranking_of
+from jptq.allocation import Problem, least_us
+from tests.tuning.problems import Case, Score, additive, bumpy, case, ranking_of
 
 SEEDS = range(6)
 
@@ -142,6 +144,35 @@ def test_the_walk_finds_a_prefix_of_the_ranking(seed: int) -> None:
         assert found is not None
         assert dict(found.assignment) == meeting[0]
         assert c.judge.meets(found.evaluation)
+
+
+def test_a_prefix_that_bisection_passes_over_is_found_if_it_is_faster() -> None:
+    lucky: list[frozenset[str]] = []
+
+    def score(problem: Problem) -> Score:
+        smooth = additive(problem)
+
+        def of(assignment: Mapping[str, str]) -> float:
+            raised = frozenset(name for name, kind in assignment.items() if kind != "int8")
+            return 1.0 if raised in lucky else smooth(assignment)
+
+        return of
+
+    c = case(3, score=score)
+    c.start()
+    c.search.ladder()
+    ranking = ranking_of(c.problem)
+    first = c.search.prefix([ranking.rows[ranking.order()[0]]], "int16")
+    lucky.append(frozenset(name for name, kind in first.items() if kind != "int8"))
+    before = c.search.cheapest()
+    assert before is not None
+    assert c.search.undercut(ranking)
+    after = c.search.cheapest()
+    assert after is not None
+    assert dict(after.assignment) == first
+    assert after.evaluation.time_us == c.search.walk_us
+    assert after.evaluation.time_us < before.evaluation.time_us  # type: ignore[operator]
+    assert not c.search.undercut(ranking)
 
 
 def test_a_prefix_raises_features_and_leaves_weights() -> None:
