@@ -1,4 +1,4 @@
-"""Constant nodes become initializers; nodes that read only constants are computed now."""
+"""Constant nodes become initializers; plain arithmetic on constants is computed now."""
 
 from __future__ import annotations
 
@@ -18,12 +18,29 @@ from jptq.ir.passes import graph as edits
 GROWTH_LIMIT: Final = 4 << 20
 """Bytes. A larger result stays a node, unless its inputs are as large: the file must not swell."""
 
-_NEVER: Final = {
-    # Random numbers differ from run to run; quantizers carry meaning that folding destroys.
-    *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"),
-    *("Bernoulli", "QuantizeLinear", "DequantizeLinear", "Constant"),
+_ALWAYS: Final = {
+    # Shapes, and where values stand.
+    *("Shape", "Size", "ConstantOfShape", "Range", "EyeLike", "NonZero", "Identity", "Reshape"),
+    *("Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Concat", "Split"),
+    *("Slice", "Pad", "Trilu", "Gather", "GatherElements", "GatherND", "ScatterElements"),
+    *("ScatterND", "DepthToSpace", "SpaceToDepth", "OneHot", "Where", "Cast", "CastLike"),
+    # Value by value.
+    *("Add", "Sub", "Mul", "Div", "Mod", "Pow", "Neg", "Abs", "Sign", "Reciprocal", "Sqrt", "Exp"),
+    *("Log", "Sin", "Cos", "Tanh", "Sigmoid", "Erf", "Relu", "Floor", "Ceil", "Round", "Min"),
+    *("Max", "Sum", "Mean", "Clip", "Not", "And", "Or", "Xor", "Equal", "Greater", "Less"),
+    *("GreaterOrEqual", "LessOrEqual", "IsNaN", "IsInf"),
+    # Sums, as weights are merged and scaled.
+    *("MatMul", "Gemm", "CumSum", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin"),
+    *("ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare"),
 }
-_SHRINKING: Final = {"NonZero", "Unique", "Compress", "NonMaxSuppression"}
+_FOLDED: Final = {**dict.fromkeys(_ALWAYS, 1), "Softmax": 13, "LogSoftmax": 13, "Hardmax": 13}
+"""The first opset in which ONNX's evaluator computes an operator as onnxruntime does.
+
+It knows one meaning only of operators that had several. What is not listed is left to the engine,
+which computes it when tracing. Random numbers differ from run to run, and quantizers carry a
+meaning that folding destroys.
+"""
+_SHRINKING: Final = {"NonZero"}
 """Their output's shape hangs on values; it is bounded by the input's size."""
 
 _logger = logging.getLogger(__name__)
@@ -33,23 +50,20 @@ def run(model: ir.Model) -> bool:
     """Lift and fold the constants of the main graph."""
     lift = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
     changed = bool(lift(model).modified)
+    opset = model.graph.opset_imports.get("", 1)
     for node in tuple(model.graph):
-        if _is_foldable(node) and _fold(node, model):
+        if _is_foldable(node, opset) and _fold(node, model, opset):
             changed = True
     return changed
 
 
-def _is_foldable(node: ir.Node) -> bool:
+def _is_foldable(node: ir.Node, opset: int) -> bool:
     return (
         node.domain == ""
-        and node.op_type not in _NEVER
+        and opset >= _FOLDED.get(node.op_type, math.inf)
         and any(value is not None for value in node.inputs)
         and all(value is None or edits.constant(value) is not None for value in node.inputs)
         and not any(output.is_graph_output() for output in node.outputs)
-        and not any(
-            attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-            for attribute in node.attributes.values()
-        )
         and _is_small(node)
     )
 
@@ -71,8 +85,8 @@ def _is_small(node: ir.Node) -> bool:
     return True
 
 
-def _fold(node: ir.Node, model: ir.Model) -> bool:
-    results = _evaluate(node, model.graph.opset_imports)
+def _fold(node: ir.Node, model: ir.Model, opset: int) -> bool:
+    results = _evaluate(node, opset)
     if results is None:
         return False
     for output, result in zip(node.outputs, results, strict=True):
@@ -100,7 +114,7 @@ def _fold(node: ir.Node, model: ir.Model) -> bool:
     return True
 
 
-def _evaluate(node: ir.Node, opsets: dict[str, int]) -> list[np.ndarray] | None:
+def _evaluate(node: ir.Node, opset: int) -> list[np.ndarray] | None:
     """Compute one node; None where the evaluator cannot."""
     feeds = {
         str(value.name): to_array(value.const_value)
@@ -113,7 +127,7 @@ def _evaluate(node: ir.Node, opsets: dict[str, int]) -> list[np.ndarray] | None:
         [_untyped(name) for name in feeds],
         [_untyped(output.name) for output in node.outputs if output.name],
     )
-    imports = [onnx.helper.make_opsetid("", opsets.get("", 1))]
+    imports = [onnx.helper.make_opsetid("", opset)]
     proto = onnx.helper.make_model(graph, opset_imports=imports)
     try:
         with np.errstate(all="ignore"):

@@ -7,9 +7,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from jptq.ir import optimize
+from jptq.engine import trace
+from jptq.ir import Model, optimize
 from tests.graphs import Graph
 from tests.ir.agreement import loaded, ops, optimized
+from tests.oracles import run_onnx
 
 
 @pytest.mark.parametrize("opset", [9, 12, 13, 17])
@@ -156,3 +158,73 @@ def test_a_decided_if_gives_way_to_its_branch(taken: bool) -> None:
     model = optimized(g.proto(), k=1 if taken else 2)
     assert ops(model) == (["Relu", "Squeeze", "Neg"] if taken else ["Relu", "Neg"])
     assert model.output_names == (negated, "choice:0")
+
+
+def _folded(op: str, arrays: list[np.ndarray], opset: int, attributes: dict[str, object]) -> Model:
+    """Return ``x + op(constants)`` optimised, having seen that it computes the same."""
+    g = Graph(opset)
+    g.input("x", (1,))
+    g.output(g.add("Add", "x", g.add(op, *map(g.constant, arrays), **attributes)))
+    return optimized(g.proto(), tolerance=1e-5)
+
+
+def _floats(*shape: int) -> np.ndarray:
+    return np.random.default_rng(len(shape)).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "Hardmax"])
+def test_a_constant_softmax_is_that_of_its_opset(op: str, opset: int) -> None:
+    model = _folded(op, [_floats(2, 3, 2)], opset, {"axis": 1})
+    assert ops(model) == (["Add"] if opset >= 13 else [op, "Add"])
+
+
+@pytest.mark.parametrize(
+    ("op", "arrays", "opset", "attributes"),
+    [
+        (
+            "RoiAlign",
+            [
+                _floats(1, 2, 6, 6),
+                np.array([[0, 0, 3, 3.5], [1, 1, 4, 5]], np.float32),
+                np.array([0, 0]),
+            ],
+            10,
+            {"output_height": 2, "output_width": 3, "sampling_ratio": 2},
+        ),
+        ("BatchNormalization", [_floats(2, 3), *[abs(_floats(3))] * 4], 9, {}),
+        (
+            "LpPool",
+            [_floats(1, 1, 5, 4)],
+            18,
+            {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1},
+        ),
+    ],
+)
+def test_what_the_evaluator_computes_otherwise_than_onnxruntime_stays_a_node(
+    op: str, arrays: list[np.ndarray], opset: int, attributes: dict[str, object]
+) -> None:
+    model = _folded(op, arrays, opset, attributes)
+    assert op in ops(model)
+
+
+def test_weights_that_stay_computed_are_computed_by_the_engine() -> None:
+    g = Graph(11)
+    x = g.input("x", (1, 2, 6, 6))
+    y = g.add("Conv", x, g.add("Softmax", g.random(4, 2, 3, 3), axis=1))
+    g.output(g.add("Relu", g.batch_norm(y, 4)))
+    feeds = {"x": _floats(1, 2, 6, 6)}
+    model = optimize(loaded(g.proto()), input_shapes={})
+    (expected,) = run_onnx(g.proto(), feeds).values()
+    (actual,) = trace(model, feeds)(feeds).values()
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_reduction_over_no_axes_is_folded_as_onnxruntime_computes_it() -> None:
+    empty = helper.make_attribute("axes", [], attr_type=onnx.AttributeProto.INTS)
+    g = Graph(11)
+    g.input("x", (1,))
+    total = g.add("ReduceSum", g.random(2, 3))
+    g.nodes[-1].attribute.append(empty)
+    g.output(g.add("Add", "x", total))
+    assert ops(optimized(g.proto())) == ["Add"]
