@@ -153,12 +153,11 @@ def _fold(affine: Affine) -> bool:
         return False
     groups = int(edits.number(layer, "group", 1))
     channels = _out_channels(layer, weight, groups)
-    if affine.scale.size not in (1, channels) or (
-        bias is not None and bias.size not in (1, channels)
-    ):
+    # The bias of a Gemm may also have a number per row: [M, 1] or [M, N].
+    old_bias = np.zeros(1) if bias is None else _per_channel(bias, 2)
+    if old_bias is None or {affine.scale.size, old_bias.size} - {1, channels}:
         return False
     scale = np.broadcast_to(affine.scale, channels)
-    old_bias = np.zeros(1) if bias is None else bias.reshape(-1).astype(np.float64)
     new_bias = np.broadcast_to(old_bias * scale + affine.shift, channels)
     if not np.array_equal(scale, np.ones(channels)):
         scaled = _scaled(layer, weight.astype(np.float64), scale, groups)

@@ -44,6 +44,15 @@ def test_a_normalisation_folds_into_a_gemm(transposed: int) -> None:
     assert model.initializers[model.nodes[0].inputs[1]].shape == (6, 4)
 
 
+@pytest.mark.parametrize(("bias", "folds"), [((4, 1), False), ((1, 4), True), ((1, 1), True)])
+def test_only_a_bias_per_column_of_a_gemm_is_scaled(bias: tuple[int, ...], folds: bool) -> None:
+    g = Graph()
+    g.input("x", (4, 3))
+    y = g.add("Gemm", "x", g.random(3, 4), g.random(*bias))
+    g.output(g.add("Mul", y, g.random(4)))
+    assert ops(optimized(g.proto())) == (["Gemm"] if folds else ["Gemm", "Mul"])
+
+
 @pytest.mark.parametrize("op", ["Mul", "Div", "Add", "Sub"])
 @pytest.mark.parametrize("shape", [(), (1,), (6, 1, 1), (1, 6, 1, 1), (1, 1, 1)])
 @pytest.mark.parametrize("constant_first", [False, True])
