@@ -179,9 +179,11 @@ def _thaw_graph(model: Model, outer: Mapping[str, ir.Value], tensor: TensorFacto
     results = []
     for described in model.outputs:
         value = scope[described.name]
+        results.append(value)
+        if value in inputs:  # the input says more than the output that it also is
+            continue
         typed = _thaw_value(described)
         value.type, value.shape = typed.type, typed.shape
-        results.append(value)
     return ir.Graph(inputs, results, nodes=nodes, initializers=constants, name=model.name)
 
 

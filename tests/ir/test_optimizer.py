@@ -71,6 +71,24 @@ def test_several_inputs_and_outputs_keep_their_names() -> None:
     assert model.output_names == ("copy:0", total, "echo:0")
 
 
+def test_an_input_that_is_also_an_output_keeps_its_shape() -> None:
+    g = Graph()
+    x = g.input("x", ("batch", 3))
+    g.output(x, g.swish(x))
+    model = optimized(g.proto(), batch=2)
+    assert ops(model) == ["HzSwish"]
+    assert [tensor.shape for tensor in (*model.inputs, *model.outputs)] == [(2, 3)] * 3
+
+
+def test_a_constant_that_is_an_output_stays() -> None:
+    g = Graph()
+    x = g.input("x", (2, 3))
+    g.output(g.random(4, name="weight"), g.add("Relu", x))
+    model = optimized(g.proto())
+    assert model.output_names == ("weight", "Relu_0:0")
+    assert model.initializers["weight"].shape == (4,)
+
+
 def test_an_unused_input_stays() -> None:
     g = Graph()
     g.input("a", (2,))
