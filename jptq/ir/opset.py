@@ -17,6 +17,7 @@ import onnx
 
 from jptq.errors import ModelError
 from jptq.ir import edit
+from jptq.ir.element_types import DType, element_types
 from jptq.ir.model import Attribute, Model, Node
 
 OLDEST: Final = 7
@@ -31,9 +32,9 @@ _DOMAINS: Final = ("", "ai.onnx")
 def raise_opset(model: Model, version: int) -> Model:
     """Return the model with every ONNX operator, in subgraphs too, as a later opset spells it.
 
-    Nodes and tensors keep their names; what has to be added is called ``<node>/<part>``. Constants
-    that an attribute becomes are float32 or int64. Other domains are left as they are, and so is
-    a model that has this opset or a later one.
+    Nodes and tensors keep their names; what has to be added is called ``<node>/<part>``. An
+    attribute becomes a constant of the type that the node's tensor has. Other domains are left as
+    they are, and so is a model that has this opset or a later one.
 
     Args:
       model: Of any opset from `OLDEST` on.
@@ -51,7 +52,7 @@ def raise_opset(model: Model, version: int) -> Model:
             hint="export the model with a later opset",
         )
     faults: list[str] = []
-    raised = _raised(model, model.opset(""), version, faults)
+    raised = _raised(model, model.opset(""), version, faults, {})
     if faults:
         raise ModelError(
             f"{len(faults)} nodes cannot be raised from opset {model.opset('')} to {version}",
@@ -61,12 +62,15 @@ def raise_opset(model: Model, version: int) -> Model:
     return raised
 
 
-def _raised(graph: Model, old: int, new: int, faults: list[str]) -> Model:
+def _raised(
+    graph: Model, old: int, new: int, faults: list[str], outer: Mapping[str, DType]
+) -> Model:
     nodes: list[Node] = []
     constants = dict(graph.initializers)
+    dtypes = {**outer, **element_types(graph, outer)}
     for node in graph.nodes:
         bodies: dict[str, Attribute] = {
-            key: _raised(value, old, new, faults)
+            key: _raised(value, old, new, faults, dtypes)
             for key, value in node.attributes.items()
             if isinstance(value, Model)
         }
@@ -75,7 +79,7 @@ def _raised(graph: Model, old: int, new: int, faults: list[str]) -> Model:
         if node.domain not in _DOMAINS:
             nodes.append(node)
             continue
-        parts = _Parts(node, graph)
+        parts = _Parts(node, graph, dtypes.get(node.inputs[0]) if node.inputs else None)
         changes = _CHANGES.get(node.op, ())
         try:
             for since, change in changes:
@@ -106,13 +110,15 @@ class _Parts:
 
     Attributes:
       node: As it is spelled so far.
+      dtype: Element type of its first input, None if unknown.
       before: Nodes that it reads.
       after: Nodes that read it.
       constants: Initializers to add.
     """
 
-    def __init__(self, node: Node, graph: Model) -> None:
+    def __init__(self, node: Node, graph: Model, dtype: DType) -> None:
         self.node = node
+        self.dtype = dtype
         self.graph = graph
         self.before: list[Node] = []
         self.after: list[Node] = []
@@ -122,11 +128,19 @@ class _Parts:
         """Return a name for something that belongs to the node."""
         return edit.unique_name(self.graph, f"{self.node.name}/{part}")
 
-    def constant(self, part: str, value: float | Sequence[int]) -> str:
-        """Add a constant, float32 or int64[K]; return its tensor."""
+    def integers(self, part: str, values: Sequence[int]) -> str:
+        """Add a constant ``int64[K]``; return its tensor."""
         name = self.name(part)
-        dtype = np.float32 if isinstance(value, (int, float)) else np.int64
-        self.constants[name] = np.asarray(value, dtype)
+        self.constants[name] = np.asarray(values, np.int64)
+        return name
+
+    def scalar(self, part: str, value: float) -> str:
+        """Add a constant of the type of the node's first input; return its tensor."""
+        if self.dtype is None:
+            raise _NotConvertibleError(f"its input has no known type, so {part!r} has none")
+        name = self.name(part)
+        with np.errstate(over="ignore"):  # beyond the largest float16 there is no limit
+            self.constants[name] = np.asarray(value).astype(self.dtype)
         return name
 
     def take(self, key: str) -> Attribute | None:
@@ -162,7 +176,7 @@ def _to_inputs(*keys: str) -> Callable[[_Parts], None]:
 
     def change(parts: _Parts) -> None:
         values = {key: parts.ints(key) for key in keys}
-        parts.append(*(parts.constant(k, v) if v is not None else "" for k, v in values.items()))
+        parts.append(*(parts.integers(k, v) if v is not None else "" for k, v in values.items()))
 
     return change
 
@@ -171,7 +185,7 @@ def _clip(parts: _Parts) -> None:
     limits = {key: parts.take(key) for key in ("min", "max")}
     parts.append(
         *(
-            parts.constant(key, float(v)) if isinstance(v, (int, float)) else ""
+            parts.scalar(key, float(v)) if isinstance(v, (int, float)) else ""
             for key, v in limits.items()
         )
     )
@@ -181,7 +195,7 @@ def _pad(parts: _Parts) -> None:
     value = parts.take("value")
     _to_inputs("pads")(parts)
     if isinstance(value, (int, float)) and value:
-        parts.append(parts.constant("value", float(value)))
+        parts.append(parts.scalar("value", float(value)))
 
 
 def _dropout(parts: _Parts) -> None:

@@ -11,7 +11,7 @@ from jptq.errors import ModelError
 from jptq.ir import Model, raise_opset, to_bytes
 from tests.graphs import Graph
 from tests.ir.agreement import loaded, ops
-from tests.oracles import run_onnx
+from tests.oracles import run_onnx, run_reference
 
 X = np.random.default_rng(5).standard_normal((2, 4, 6, 6)).astype(np.float32)
 LATEST = 21
@@ -145,6 +145,30 @@ def _if_model() -> onnx.ModelProto:
         [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, X.shape)],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 10)], ir_version=5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_an_attribute_becomes_a_constant_of_the_type_of_the_tensor(dtype: type) -> None:
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    g = Graph(9)
+    g.input("x", X.shape)
+    y = g.add("Relu", g.add("Cast", "x", to=kind))
+    y = g.add("Transpose", g.add("Clip", y, min=0.1), perm=[0, 1, 3, 2])
+    g.output(g.add("Pad", y, pads=[0, 0, 1, 0, 0, 0, 0, 2], value=0.5), dtype=kind)
+    proto = g.proto()
+    (expected,) = run_reference(proto, {"x": X}).values()
+    (found,) = run_onnx(to_bytes(raise_opset(loaded(proto), LATEST)), {"x": X}).values()
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_limit_of_unknown_type_is_refused() -> None:
+    g = Graph(9)
+    g.input("x", X.shape)
+    g.output(g.add("Clip", g.add("Swirl", "x", name="unheard"), min=0.1, name="limits"))
+    with pytest.raises(ModelError) as caught:
+        raise_opset(loaded(g.proto()), LATEST)
+    assert "'limits' (Clip): its input has no known type" in caught.value.where
 
 
 def test_nodes_keep_their_names_and_added_parts_carry_them() -> None:
