@@ -111,7 +111,11 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     if graph.sparse_initializer:
         names = ", ".join(repr(sparse.values.name) for sparse in graph.sparse_initializer[:3])
-        raise ModelError("sparse initializers are not supported", where=names)
+        raise ModelError(
+            "sparse initializers are not supported",
+            where=names,
+            hint="export the model with dense weights",
+        )
     yield from graph.initializer
     for node in graph.node:
         yield from _node_tensors(node)
@@ -119,6 +123,12 @@ def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def _node_tensors(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
     for attribute in node.attribute:
+        if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+            raise ModelError(
+                "sparse constants are not supported",
+                where=f"node {node.name or ', '.join(node.output)!r} ({node.op_type})",
+                hint="export the model with dense weights",
+            )
         if attribute.HasField("t") or attribute.type == onnx.AttributeProto.TENSOR:
             yield attribute.t
         yield from attribute.tensors

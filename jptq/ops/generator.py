@@ -30,10 +30,10 @@ def constant(
     value_string: str | None = None,
     value_strings: tuple[str, ...] | None = None,
 ) -> np.ndarray:
-    """Return the one attribute that is given; a sparse one arrives here as a dense array."""
+    """Return the one attribute that is given."""
+    del sparse_value  # a file that has one is refused when it is loaded
     given: tuple[tuple[object, type | None], ...] = (
         (value, None),
-        (sparse_value, None),
         (value_float, np.float32),
         (value_floats, np.float32),
         (value_int, np.int64),
