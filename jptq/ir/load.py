@@ -23,9 +23,10 @@ def load(path: Path | str) -> Model:
     """Read an ONNX file.
 
     Constant nodes stay nodes; calls of model-local functions are expanded, because `Model` has no
-    functions. Every node gets a name: one without is called ``<OpType>_<index in the graph>``, a
-    repeated name gets a suffix. Operators whose type begins with ``Hz`` belong to the domain
-    ``horizon`` (hmct-spec 1.3). External data is mapped, not read, so files of any size load.
+    functions. Every node gets a name: one without is called ``<OpType>_<index>``, counted in its
+    graph or function; a repeated name gets a suffix. Operators whose type begins with ``Hz``
+    belong to the domain ``horizon`` (hmct-spec 1.3). External data is mapped, not read, so files
+    of any size load.
 
     Args:
       path: An ``.onnx`` file; its external data lies in the same folder.
@@ -56,7 +57,8 @@ def from_bytes(content: bytes, *, folder: Path | str = ".") -> Model:
 def _from_bytes(content: bytes, path: Path) -> Model:
     proto = _parse(content, path)
     verify.check(proto, path)
-    _name_nodes(proto.graph)
+    for scope in (proto.graph, *proto.functions):
+        _name_nodes(scope)
     _set_horizon_domain(proto.graph)
     try:
         model = ir.from_proto(proto)
@@ -102,7 +104,7 @@ def _damaged(path: Path, why: str) -> ModelError:
     )
 
 
-def _name_nodes(graph: onnx.GraphProto) -> None:
+def _name_nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
     """Give every node a name that is unique in its graph and does not depend on other files."""
     taken = Counter(node.name for node in graph.node if node.name)
     seen: set[str] = set()

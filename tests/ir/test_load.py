@@ -119,6 +119,32 @@ def test_model_local_functions_are_expanded(tmp_path: Path) -> None:
     assert model.output_names == ("y",)
 
 
+def test_nodes_of_functions_without_a_name_get_type_and_index(tmp_path: Path) -> None:
+    body = [helper.make_node("Relu", ["a"], ["r"]), helper.make_node("Neg", ["r"], ["b"])]
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    function = helper.make_function("local", "Minus", ["a"], ["b"], body, imports[:1])
+    x, y = (helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, (4,)) for n in "xy")
+    calls = [helper.make_node("Minus", [a], [b], domain="local") for a, b in ("xm", "my")]
+    graph = helper.make_graph(calls, "g", [x], [y])
+    proto = helper.make_model(graph, functions=[function], opset_imports=imports, ir_version=8)
+    names = [node.name for node in load(write(proto, tmp_path)).nodes]
+    assert names == ["Relu_0", "Neg_1", "Relu_0_2", "Neg_1_2"]
+
+
+@pytest.mark.parametrize("name", ["weights", ""])
+def test_a_sparse_constant_is_named_as_such(name: str, tmp_path: Path) -> None:
+    values = numpy_helper.from_array(np.ones(1, np.float32), "values")
+    places = numpy_helper.from_array(np.array([1]), "places")
+    sparse = helper.make_sparse_tensor(values, places, [3])
+    g = Graph()
+    g.input("x", (3,))
+    g.nodes.append(helper.make_node("Constant", [], ["c"], name=name, sparse_value=sparse))
+    g.output(g.add("Add", "x", "c"))
+    with pytest.raises(ModelError, match="sparse constants are not supported") as caught:
+        load(write(g.proto(), tmp_path))
+    assert repr(name or "c") in caught.value.where
+
+
 def test_external_data_is_found_beside_the_model(tmp_path: Path) -> None:
     path = with_external(tmp_path, "weights.bin", offset=8, length=16)
     values = np.array([1, -2, 3, -4], np.float32)
