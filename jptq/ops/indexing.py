@@ -108,7 +108,10 @@ def slice_(
 
 
 def cut(data: Array, ranges: Iterable[tuple[int, int, int, int]]) -> Array:
-    """Keep of each named axis the positions of ``range(start, end, step)``, as Python clamps it.
+    """Keep of each named axis the positions from ``start`` to before ``end``, by ``step``.
+
+    A negative bound counts from the end, and bounds beyond the axis are clamped: a start to its
+    first or last position, where Python would keep nothing of an axis that is left backwards.
 
     Args:
       data: Any shape.
@@ -116,11 +119,15 @@ def cut(data: Array, ranges: Iterable[tuple[int, int, int, int]]) -> Array:
 
     Returns:
       A strided slice, reversed along the axes with a negative step.
+
+    Source: ONNX operator specification, Slice-13.
     """
     starts, ends, strides = [0] * data.ndim, list(data.shape), [1] * data.ndim
     backwards = []
     for axis, start, end, step in ranges:
         axis %= data.ndim
+        if step < 0:
+            start = max(start, -data.shape[axis])
         kept = range(data.shape[axis])[start:end:step]
         if step < 0:
             kept = kept[::-1]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jptq.errors import ModelError
 from jptq.ops import indexing
+from tests.ops.agreement import check_against_onnxruntime
 
 X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 INT64 = np.iinfo(np.int64)
@@ -52,9 +53,22 @@ def test_a_slice_clamps_its_bounds_as_python_does(
     got = indexing.slice_(
         jnp.asarray(X), *(np.asarray([number]) for number in (start, end, axis, step))
     )
+    if step < 0:  # a start before the axis is its first position
+        start = max(start, -X.shape[axis])
     selection = [slice(None)] * 3
     selection[axis] = slice(start, end, step)
     np.testing.assert_array_equal(got, X[tuple(selection)])
+
+
+@pytest.mark.parametrize("start", [-10, -5, -1, 10])
+@pytest.mark.parametrize("end", [-100, 0, 2])
+@pytest.mark.parametrize("step", [-1, -2])
+def test_a_slice_backwards_clamps_its_bounds_as_onnxruntime_does(
+    start: int, end: int, step: int
+) -> None:
+    x = np.arange(5, dtype=np.float32)
+    inputs = [x, *(np.asarray([number]) for number in (start, end, 0, step))]
+    check_against_onnxruntime("Slice", inputs, opset=13)
 
 
 def test_a_slice_without_axes_cuts_the_first_ones() -> None:
