@@ -42,7 +42,7 @@ def _reduction(
 
     def register(reduce: Reduction) -> Reduction:
         def by_attribute(data: Array, *, axes: Ints | None = None, keepdims: int = 1) -> Array:
-            return reduce(data, axes, bool(keepdims))
+            return reduce(data, axes or None, bool(keepdims))  # an empty list names all of them
 
         def by_input(
             data: Array,

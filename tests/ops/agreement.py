@@ -37,8 +37,13 @@ def onnxruntime_outputs(
         name,
         [f"i{k}" if x is not None else "" for k, x in enumerate(inputs)],
         [f"o{k}" for k in range(n_outputs)],
-        **attributes,
+        **{key: value for key, value in attributes.items() if value != []},
     )
+    for key in attributes.keys() - {attribute.name for attribute in node.attribute}:
+        # An empty list does not show its type.
+        node.attribute.append(
+            onnx.helper.make_attribute(key, [], attr_type=onnx.AttributeProto.INTS)
+        )
     graph = onnx.helper.make_graph(
         [node],
         "one",

@@ -11,6 +11,7 @@ import pytest
 import scipy.special
 
 from jptq.ops import find, reduce
+from tests.ops.agreement import onnxruntime_outputs
 
 X = np.random.default_rng(1).normal(size=(2, 3, 4)).astype(np.float32)
 EXPECTED: dict[str, Callable[..., np.ndarray]] = {
@@ -54,6 +55,13 @@ def test_empty_axes_reduce_all_or_nothing_as_told(name: str) -> None:
     x, none = jnp.asarray(np.abs(X)), np.asarray([], np.int64)
     assert _function(name, 18)(x, none).shape == (1, 1, 1)
     assert _function(name, 18)(x, none, noop_with_empty_axes=1).shape == X.shape
+
+
+@every_reduction
+def test_an_empty_attribute_reduces_all_as_onnxruntime_does(name: str) -> None:
+    (expected,) = onnxruntime_outputs(name, [np.abs(X)], {"axes": []}, opset=11)
+    got = _function(name, 11)(jnp.asarray(np.abs(X)), axes=())
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 @every_reduction
