@@ -33,6 +33,10 @@ def _spread_pads(
 ) -> windows.Pads:
     """Return the pads of the plain convolution that runs over the spread-out input.
 
+    ``SAME`` asks for the input's lengths times the strides. Where kernels smaller than the stride
+    do not reach that far the result ends with the last kernel, as in ONNX's shape inference and
+    onnxruntime. An explicit ``output_shape`` beyond the kernels adds zeros at the end.
+
     Source: ONNX operator specification, ConvTranspose-22, the formulas of ``output_shape``.
     """
     rank = len(lengths)
@@ -40,20 +44,24 @@ def _spread_pads(
     spans = [
         windows.extent(taps, dilation) for taps, dilation in zip(kernel, dilations, strict=True)
     ]
-    wanted = output_shape
-    if wanted is None and auto_pad.startswith("SAME"):
-        wanted = tuple(n * s for n, s in zip(lengths, strides, strict=True))
-    if wanted is None:
+    full = [
+        stride * (length - 1) + more + span
+        for stride, length, more, span in zip(strides, lengths, extra, spans, strict=True)
+    ]
+    if output_shape is not None:
+        totals = [most - out for most, out in zip(full, output_shape[-rank:], strict=True)]
+    elif auto_pad.startswith("SAME"):
+        totals = [
+            max(0, most - length * stride)
+            for most, length, stride in zip(full, lengths, strides, strict=True)
+        ]
+    else:
+        totals = None
+    if totals is None:
         cut = windows.resolve_pads(auto_pad, pads, lengths, kernel, strides, dilations)
     else:
-        totals = [
-            stride * (length - 1) + more + span - out
-            for stride, length, more, span, out in zip(
-                strides, lengths, extra, spans, wanted[-rank:], strict=True
-            )
-        ]
-        halves = [(total // 2, total - total // 2) for total in totals]
-        cut = tuple(halves if auto_pad == "SAME_UPPER" else [half[::-1] for half in halves])
+        begins = [(max(0, total) + (auto_pad != "SAME_UPPER")) // 2 for total in totals]
+        cut = tuple((begin, total - begin) for begin, total in zip(begins, totals, strict=True))
     return tuple(
         (span - 1 - begin, span - 1 - end + more)
         for span, (begin, end), more in zip(spans, cut, extra, strict=True)

@@ -55,6 +55,24 @@ TRANSPOSED: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any
         (2, 3, 3, 3),
         {"strides": [2, 2], "output_shape": [8, 8]},
     ),
+    "given shape beyond the kernels": (
+        "dense",
+        (1, 2, 4, 4),
+        (2, 3, 3, 3),
+        {"strides": [2, 2], "output_shape": [10, 8], "auto_pad": "SAME_UPPER"},
+    ),
+    "same upper, gaps": (
+        "dense",
+        (1, 2, 4, 4),
+        (2, 3, 1, 2),
+        {"strides": [2, 5], "auto_pad": "SAME_UPPER"},
+    ),
+    "same lower, gaps": (
+        "depthwise",
+        (1, 2, 4, 4),
+        (2, 1, 1, 2),
+        {"strides": [2, 3], "auto_pad": "SAME_LOWER", "group": 2},
+    ),
     "depthwise": (
         "depthwise",
         (1, 4, 4, 5),
