@@ -10,6 +10,8 @@ import numpy as np
 from jax import Array, lax
 
 from jptq.errors import UnsupportedOpError
+from jptq.ops.cast import element_type
+from jptq.ops.precision import widened
 from jptq.ops.registry import lowering, op
 from jptq.ops.traits import Cost, Ints, Traits
 
@@ -140,11 +142,15 @@ def batch_normalization_1(
 
 
 def _standardize(x: Array, axes: Sequence[int], epsilon: float) -> tuple[Array, Array, Array]:
-    """Return ``x`` with mean 0 and variance 1 over ``axes``, the mean and the inverse deviation."""
-    mean = x.mean(axis=tuple(axes), keepdims=True)
-    centred = x - mean
+    """Return ``x`` with mean 0 and variance 1 over ``axes``, the mean and the inverse deviation.
+
+    The first is in the dtype of ``x``, the statistics are at least float32.
+    """
+    wide = widened(x)
+    mean = wide.mean(axis=tuple(axes), keepdims=True)
+    centred = wide - mean
     inverse = lax.rsqrt(jnp.square(centred).mean(axis=tuple(axes), keepdims=True) + epsilon)
-    return centred * inverse, mean, inverse
+    return (centred * inverse).astype(x.dtype), mean, inverse
 
 
 _NORM = Traits.compute(features=(0,), exact=(1, 2))
@@ -186,11 +192,6 @@ def instance_normalization_last(
     return y * scale + b
 
 
-def _stashed(x: Array, stash_type: int) -> Array:
-    """Return ``x`` in the precision that the statistics are computed in."""
-    return x.astype(jnp.float32) if stash_type == _FLOAT32 and x.dtype.itemsize < 4 else x
-
-
 @op("LayerNormalization", since=(17,), traits=_NORM, cost=_vector_cost)
 def layer_normalization(
     x: Array,
@@ -215,10 +216,11 @@ def layer_normalization(
     Source: ONNX operator specification, LayerNormalization-17.
     """
     axes = range(axis % x.ndim, x.ndim)
-    y, mean, inverse = _standardize(_stashed(x, stash_type), axes, epsilon)
-    y = y.astype(x.dtype) * scale
-    outputs = (y if b is None else y + b, mean, inverse)
-    return outputs[0] if n_outputs == 1 else outputs[:n_outputs]
+    y, *statistics = _standardize(x, axes, epsilon)
+    y = y * scale if b is None else y * scale + b
+    if n_outputs == 1:
+        return y
+    return (y, *(s.astype(element_type(stash_type)) for s in statistics))[:n_outputs]
 
 
 @op("RMSNormalization", since=(23,), traits=_NORM, cost=_vector_cost)
@@ -229,16 +231,11 @@ def rms_normalization(
 
     Source: ONNX operator specification, RMSNormalization-23.
     """
-    wide = _stashed(x, stash_type)
+    del stash_type  # see `widened`
+    wide = widened(x)
     axes = tuple(range(axis % x.ndim, x.ndim))
     inverse = lax.rsqrt(jnp.square(wide).mean(axis=axes, keepdims=True) + epsilon)
     return (wide * inverse).astype(x.dtype) * scale
-
-
-def _normalize_groups(x: Array, groups: int, epsilon: float, stash_type: int) -> Array:
-    """Normalize ``[N, C, *spatial]`` within groups of neighbouring channels."""
-    grouped = _stashed(x, stash_type).reshape(x.shape[0], groups, -1)
-    return _standardize(grouped, (2,), epsilon)[0].reshape(x.shape).astype(x.dtype)
 
 
 @op("GroupNormalization", since=(21,), traits=_NORM, cost=_vector_cost)
@@ -263,8 +260,10 @@ def group_normalization(
 
     Source: ONNX operator specification, GroupNormalization-21.
     """
+    del stash_type  # see `widened`
     shape = (-1, *(1,) * (x.ndim - 2))
-    y = _normalize_groups(x, num_groups, epsilon, stash_type)
+    grouped = x.reshape(x.shape[0], num_groups, -1)
+    y = _standardize(grouped, (2,), epsilon)[0].reshape(x.shape)
     return y * scale.reshape(shape) + bias.reshape(shape)
 
 
@@ -280,7 +279,6 @@ def group_normalization_18(
         jnp.repeat(bias, repeats),
         num_groups=num_groups,
         epsilon=epsilon,
-        stash_type=0,
     )
 
 
@@ -290,11 +288,12 @@ def lp_normalization(input: Array, *, axis: int = -1, p: int = 2) -> Array:
 
     Source: ONNX operator specification, LpNormalization-22.
     """
-    powers = jnp.abs(input) if p == 1 else jnp.square(input)
+    wide = widened(input)
+    powers = jnp.abs(wide) if p == 1 else jnp.square(wide)
     sums = powers.sum(axis=axis, keepdims=True)
     # The root of a zero has no gradient: take it of a one instead.
     safe = jnp.where(sums == 0, jnp.ones_like(sums), sums)
-    return input / (safe if p == 1 else jnp.sqrt(safe))
+    return (wide / (safe if p == 1 else jnp.sqrt(safe))).astype(input.dtype)
 
 
 @op("LRN", since=(1, 13), traits=Traits.compute(features=(0,)), cost=_vector_cost)
@@ -308,15 +307,16 @@ def lrn(
 
     Source: ONNX operator specification, LRN-13.
     """
+    wide = widened(x)
     sums = lax.reduce_window(
-        jnp.square(x),
-        np.zeros((), x.dtype),
+        jnp.square(wide),
+        np.zeros((), wide.dtype),
         lax.add,
         (1, size, *(1,) * (x.ndim - 2)),
         (1,) * x.ndim,
         ((0, 0), ((size - 1) // 2, size // 2), *((0, 0),) * (x.ndim - 2)),
     )
-    return x / (bias + alpha / size * sums) ** beta
+    return (wide / (bias + alpha / size * sums) ** beta).astype(x.dtype)
 
 
 @op(
@@ -330,6 +330,7 @@ def mean_variance_normalization(x: Array, *, axes: Ints = (0, 2, 3)) -> Array:
 
     Source: ONNX operator specification, MeanVarianceNormalization-13, its function body.
     """
-    centred = x - x.mean(axis=axes, keepdims=True)
+    wide = widened(x)
+    centred = wide - wide.mean(axis=axes, keepdims=True)
     variance = jnp.square(centred).mean(axis=axes, keepdims=True)
-    return centred / (jnp.sqrt(variance) + 1e-9)
+    return (centred / (jnp.sqrt(variance) + 1e-9)).astype(x.dtype)

@@ -16,6 +16,7 @@ from jax import Array, lax
 
 from jptq.ops import windows
 from jptq.ops.integers import to_index
+from jptq.ops.precision import widened
 from jptq.ops.registry import lowering, op
 from jptq.ops.traits import Cost, Ints, Traits
 
@@ -225,9 +226,11 @@ def _sum_over_windows(
     dilations: Ints,
     pads: windows.Pads,
 ) -> Array:
+    """Return window sums, at least float32."""
+    wide = widened(x)
     return lax.reduce_window(
-        x,
-        np.zeros((), x.dtype),
+        wide,
+        np.zeros((), wide.dtype),
         lax.add,
         _embed(kernel, axes, x.ndim),
         _embed(strides, axes, x.ndim),
@@ -279,7 +282,7 @@ def _average(
     counts = functools.reduce(np.multiply.outer, per_axis, np.ones((), int))
     shape = _embed(counts.shape, axes, x.ndim)
     sums = _sum_over_windows(x, axes, kernel_shape, strides, dilations, whole)
-    return sums / counts.reshape(shape).astype(x.dtype)
+    return (sums / counts.reshape(shape).astype(sums.dtype)).astype(x.dtype)
 
 
 @op(
@@ -376,8 +379,9 @@ def lp_pool(
         dilations,
         ceil_mode=bool(ceil_mode),
     )
-    powers = jnp.abs(x) ** p
-    return _sum_over_windows(powers, axes, kernel_shape, strides, dilations, resolved) ** (1 / p)
+    powers = jnp.abs(widened(x)) ** p
+    sums = _sum_over_windows(powers, axes, kernel_shape, strides, dilations, resolved)
+    return (sums ** (1 / p)).astype(x.dtype)
 
 
 @op(
@@ -412,7 +416,8 @@ def global_max_pool_last(x: Array) -> Array:
 @op("GlobalLpPool", since=(1, 2, 22), traits=Traits.compute(features=(0,)), cost=_global_cost)
 def global_lp_pool(x: Array, *, p: float = 2) -> Array:
     """Take the p-norm over all positions: ``[N, C, *spatial]`` to ``[N, C, 1, ...]``."""
-    return (jnp.abs(x) ** p).sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p)
+    powers = jnp.abs(widened(x)) ** p
+    return (powers.sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p)).astype(x.dtype)
 
 
 @op("MaxUnpool", since=(9, 11, 22), static=("output_shape",), traits=Traits.float_only())

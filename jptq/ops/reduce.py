@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array, lax
 
 from jptq.ops.integers import to_index
+from jptq.ops.precision import widened
 from jptq.ops.registry import op
 from jptq.ops.traits import Cost, Ints, Layout, Traits
 
@@ -120,7 +121,7 @@ def reduce_l1(data: Array, axes: Ints | None, keepdims: bool) -> Array:
 @_reduction("ReduceSumSquare", attribute=(1, 11, 13), input=(18,))
 def reduce_sum_square(data: Array, axes: Ints | None, keepdims: bool) -> Array:
     """Add up squares."""
-    return reduce_sum(jnp.square(data), axes, keepdims)
+    return reduce_sum(jnp.square(widened(data)), axes, keepdims).astype(data.dtype)
 
 
 @_reduction("ReduceL2", attribute=(1, 11, 13), input=(18,))
@@ -143,12 +144,13 @@ def reduce_log_sum_exp(data: Array, axes: Ints | None, keepdims: bool) -> Array:
     """Logarithm of the sum of exponentials, without overflow."""
     x = _as_float(data)
     if x.size == 0:  # there is no maximum to subtract
-        return reduce_log_sum(jnp.exp(x), axes, keepdims)
+        return reduce_log_sum(jnp.exp(x), axes, keepdims).astype(data.dtype)
     return jax.nn.logsumexp(x, axes, keepdims=keepdims).astype(data.dtype)
 
 
 def _as_float(data: Array) -> Array:
-    return data if jnp.issubdtype(data.dtype, jnp.floating) else data.astype(jnp.float32)
+    is_float = jnp.issubdtype(data.dtype, jnp.floating)
+    return widened(data) if is_float else data.astype(jnp.float32)
 
 
 @op("Det", since=(11, 22), traits=Traits.float_only())

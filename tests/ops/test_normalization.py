@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,13 @@ import pytest
 
 from jptq.errors import UnsupportedOpError
 from jptq.ops import normalization
-from tests.ops.agreement import check_against_onnxruntime, check_lowering, normal
+from tests.ops.agreement import (
+    check_against_onnxruntime,
+    check_lowering,
+    entry_of,
+    normal,
+    onnxruntime_outputs,
+)
 
 
 def _statistics() -> list[np.ndarray]:
@@ -94,3 +102,37 @@ def test_small_floats_are_normalized_in_float32() -> None:
     y = normalization.rms_normalization(x, jnp.ones(8, jnp.float16))
     assert y.dtype == jnp.float16
     assert np.isfinite(np.asarray(y)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "opset", "parameters", "attributes"),
+    [
+        ("InstanceNormalization", 13, 2, {}),
+        ("GroupNormalization", 18, 2, {"num_groups": 2}),
+        ("GroupNormalization", 21, 2, {"num_groups": 2}),
+        ("LpNormalization", 13, 0, {"axis": -1}),
+        ("LRN", 13, 0, {"size": 3, "alpha": 0.1}),
+        ("MeanVarianceNormalization", 13, 0, {"axes": [0, 2, 3]}),
+    ],
+)
+def test_statistics_of_large_halves_do_not_overflow(
+    name: str, opset: int, parameters: int, attributes: dict[str, Any]
+) -> None:
+    halves = [(normal(1, 2, 5, 10) * 400).astype(np.float16)]
+    halves += [normal(2, seed=k + 1).astype(np.float16) for k in range(parameters)]
+    same = [half.astype(np.float32) for half in halves]
+    (expected,) = onnxruntime_outputs(name, same, attributes, opset=opset)
+    keywords = {k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()}
+    got = entry_of(name, opset).function(*map(jnp.asarray, halves), **keywords)
+    assert got.dtype == np.float16
+    np.testing.assert_allclose(np.asarray(got, np.float32), expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_statistics_of_a_layer_are_given_out_as_float32(dtype: type) -> None:
+    ones = np.ones(4, dtype)
+    with jax.enable_x64(True):
+        y, mean, inverse = normalization.layer_normalization(
+            jnp.asarray(normal(2, 4).astype(dtype)), ones, n_outputs=3
+        )
+    assert (y.dtype, mean.dtype, inverse.dtype) == (dtype, np.float32, np.float32)

@@ -72,6 +72,22 @@ def test_global_pooling_agrees_with_onnxruntime(name: str) -> None:
     check_against_onnxruntime(name, [normal(2, 3, 4, 5)], opset=13)
 
 
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    [
+        ("AveragePool", {"kernel_shape": [50]}),
+        ("LpPool", {"kernel_shape": [50]}),
+        ("GlobalAveragePool", {}),
+        ("GlobalLpPool", {}),
+    ],
+)
+def test_windows_of_halves_are_summed_without_overflow(
+    name: str, attributes: dict[str, Any]
+) -> None:
+    x = (np.abs(normal(1, 2, 50)) * 4000).astype(np.float16)
+    check_against_onnxruntime(name, [x], attributes, opset=18, rtol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["MaxPool", "AveragePool"])
 def test_no_window_starts_past_the_input(name: str) -> None:
     attributes = {"kernel_shape": [1], "strides": [4], "pads": [0, 0], "ceil_mode": 1}

@@ -64,6 +64,15 @@ def test_an_empty_attribute_reduces_all_as_onnxruntime_does(name: str) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean"])
+def test_large_halves_do_not_overflow_on_the_way(name: str) -> None:
+    x = np.abs(X * 2000).astype(np.float16)
+    (expected,) = onnxruntime_outputs(name, [x], {"axes": [0, 1, 2]}, opset=17)
+    got = _function(name, 17)(jnp.asarray(x), axes=(0, 1, 2))
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(got, expected, rtol=1e-3)
+
+
 @every_reduction
 def test_integers_and_halves_keep_their_dtype(name: str) -> None:
     for dtype in (np.int32, np.float16):
