@@ -13,6 +13,10 @@ from jax import Array
 
 from jptq.ops.registry import op
 from jptq.ops.traits import Cost, Ints, Layout, Traits
+from jptq.ops.words import choose
+
+_IS_BY_TANH = {"none": False, "tanh": True}
+"""``approximate`` of Gelu."""
 
 _FLOAT32_MAX = 3.4028234663852886e38
 
@@ -143,7 +147,7 @@ def mish(x: Array) -> Array:
 @op("Gelu", since=(20,), traits=Traits.elementwise())
 def gelu(x: Array, *, approximate: str = "none") -> Array:
     """Weight ``x`` by the normal distribution function, or by its approximation with ``tanh``."""
-    return jax.nn.gelu(x, approximate=approximate == "tanh")
+    return jax.nn.gelu(x, approximate=choose(_IS_BY_TANH, approximate, "approximate"))
 
 
 def _softmax_cost(input: Ints, output: Ints, **_: object) -> Cost:

@@ -61,7 +61,7 @@ def conv(
 
     Source: ONNX operator specification, Conv-22.
     """
-    del kernel_shape  # repeats w.shape[2:]
+    windows.check_kernel(kernel_shape, w.shape[2:])
     ones = (1,) * (x.ndim - 2)
     strides, dilations = strides or ones, dilations or ones
     padding = windows.resolve_pads(auto_pad, pads, x.shape[2:], w.shape[2:], strides, dilations)

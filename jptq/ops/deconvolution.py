@@ -50,7 +50,7 @@ def _spread_pads(
     ]
     if output_shape is not None:
         totals = [most - out for most, out in zip(full, output_shape[-rank:], strict=True)]
-    elif auto_pad.startswith("SAME"):
+    elif windows.is_same_padded(auto_pad):
         totals = [
             max(0, most - length * stride)
             for most, length, stride in zip(full, lengths, strides, strict=True)
@@ -105,7 +105,7 @@ def conv_transpose(
 
     Source: ONNX operator specification, ConvTranspose-22.
     """
-    del kernel_shape  # repeats w.shape[2:]
+    windows.check_kernel(kernel_shape, w.shape[2:])
     rank = x.ndim - 2
     ones = (1,) * rank
     strides, dilations = strides or ones, dilations or ones

@@ -56,7 +56,7 @@ def deform_conv(
 
     Source: ONNX operator specification, DeformConv-22.
     """
-    del kernel_shape  # repeats w.shape[2:]
+    windows.check_kernel(kernel_shape, w.shape[2:])
     batch, channels = x.shape[:2]
     lengths, kernel = x.shape[2:], w.shape[2:]
     rank, taps = len(kernel), math.prod(kernel)

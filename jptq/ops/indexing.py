@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jptq.errors import ModelError
 from jptq.ops.registry import op
 from jptq.ops.traits import Ints, Traits
+from jptq.ops.words import choose
 
 _FOLLOWED = Traits.view(look_through=True)
 
@@ -183,9 +183,7 @@ def _write(data: Array, places: Sequence[Array], updates: Array, reduction: str)
         "max": target.max,
         "min": target.min,
     }
-    if reduction not in writers:
-        raise ModelError(f"unknown reduction {reduction!r}", hint="known: " + ", ".join(writers))
-    return writers[reduction](updates)
+    return choose(writers, reduction, "reduction")(updates)
 
 
 @op("TensorScatter", since=(24,), traits=Traits.view())
@@ -211,10 +209,11 @@ def tensor_scatter(
     """
     along = axis % past_cache.ndim - 1
     length = past_cache.shape[axis]
+    wraps = choose({"linear": False, "circular": True}, mode, "mode")
 
     def write(cache: Array, update: Array, first: Array) -> Array:
         steps = jnp.arange(update.shape[along]).astype(first.dtype) + first
-        places = steps % length if mode == "circular" else steps
+        places = steps % length if wraps else steps
         rows = jnp.moveaxis(cache, along, 0).at[places].set(jnp.moveaxis(update, along, 0))
         return jnp.moveaxis(rows, 0, along)
 

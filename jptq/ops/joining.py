@@ -11,6 +11,7 @@ from jax import Array, lax
 from jptq.errors import ShapeError
 from jptq.ops.registry import lowering, op
 from jptq.ops.traits import Ints, Layout, Traits
+from jptq.ops.words import choose
 
 _JOIN = Traits.view(joins=True, layout=Layout.AXES, axes=("axis",))
 _PART = Traits.view(look_through=True, layout=Layout.AXES, axes=("axis",))
@@ -90,15 +91,17 @@ def split_2(
     return _parts(input, split or _equal_lengths(input.shape[axis], n_outputs), axis)
 
 
+_IS_FILLED = {"constant": True, "reflect": False, "edge": False, "wrap": False}
+"""Modes of Pad: whether what is added is one value."""
+
+
 def _pad(
     data: Array, ends: Sequence[tuple[int, int]], mode: str, value: Array | np.ndarray | None
 ) -> Array:
     """Pad every axis by ``(begin, end)``; negative numbers crop."""
-    if mode == "constant":
+    if choose(_IS_FILLED, mode, "mode"):
         fill = jnp.zeros((), data.dtype) if value is None else jnp.asarray(value, data.dtype)
         return lax.pad(data, fill.reshape(()), [(*pair, 0) for pair in ends])
-    if mode not in ("reflect", "edge", "wrap"):
-        raise ShapeError(f"unknown pad mode {mode!r}", hint="known: constant, reflect, edge, wrap")
     cropped = data[
         tuple(slice(max(0, -b), n - max(0, -e)) for (b, e), n in zip(ends, data.shape, strict=True))
     ]

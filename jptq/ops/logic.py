@@ -8,9 +8,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from jptq.errors import ModelError
 from jptq.ops.registry import op
 from jptq.ops.traits import Kind, Layout, Traits
+from jptq.ops.words import choose
 
 _MASK = Traits(kind=Kind.SHAPE_ONLY, features=(), layout=Layout.ELEMENTWISE)
 """Booleans and bits are never quantized, but follow the layout of their neighbours."""
@@ -110,8 +110,5 @@ def bitwise_not(x: Array) -> Array:
 @op("BitShift", since=(11, 28), traits=_MASK)
 def bit_shift(x: Array, y: Array, *, direction: str) -> Array:
     """Shift the bits of unsigned ``x`` by ``y`` places, ``LEFT`` or ``RIGHT``."""
-    if direction == "LEFT":
-        return jnp.left_shift(x, y)
-    if direction == "RIGHT":
-        return jnp.right_shift(x, y)
-    raise ModelError(f"BitShift direction {direction!r}", hint="known: LEFT, RIGHT")
+    shift = choose({"LEFT": jnp.left_shift, "RIGHT": jnp.right_shift}, direction, "direction")
+    return shift(x, y)

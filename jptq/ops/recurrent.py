@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jptq.errors import UnknownNameError
+from jptq.errors import ShapeError
 from jptq.ops.registry import op
 from jptq.ops.traits import Cost, Ints, Traits
+from jptq.ops.words import choose
 
 Floats = tuple[float, ...]
 Strings = tuple[str, ...]
@@ -36,6 +37,9 @@ _ACTIVATIONS: dict[str, Callable[..., Array]] = {
 _ALPHA = {"leakyrelu": 0.01, "thresholdedrelu": 1.0, "hardsigmoid": 0.2, "elu": 1.0, "affine": 1.0}
 _BETA = {"hardsigmoid": 0.5}
 _TAKES_ALPHA = {*_ALPHA, "scaledtanh"}
+_REVERSED = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
+"""``direction``: which of the D parts of weights and state run backwards."""
+
 _TAKES_BETA = {"affine", "scaledtanh", "hardsigmoid"}
 
 
@@ -45,20 +49,19 @@ def _resolve_activations(
     """Return one function per name; given alphas and betas go, in order, to those that take one.
 
     Raises:
-      UnknownNameError: A name is no activation.
+      ShapeError: A name is no activation.
     """
     left_alpha, left_beta = list(alphas or ()), list(betas or ())
     resolved: list[Activation] = []
     for name in names:
         key = name.lower()
-        if key not in _ACTIVATIONS:
-            raise UnknownNameError("activation", name, _ACTIVATIONS)
+        function = choose(_ACTIVATIONS, key, "activation")
         alpha, beta = _ALPHA.get(key, 1.0), _BETA.get(key, 0.0)
         if key in _TAKES_ALPHA and left_alpha:
             alpha = left_alpha.pop(0)
         if key in _TAKES_BETA and left_beta:
             beta = left_beta.pop(0)
-        resolved.append(partial(_ACTIVATIONS[key], a=alpha, b=beta))
+        resolved.append(partial(function, a=alpha, b=beta))
     return resolved
 
 
@@ -125,7 +128,16 @@ def _run(
       direction: ``forward``, ``reverse`` or ``bidirectional``.
       hidden_size: H.
       layout: 0 for time first, 1 for batch first.
+
+    Raises:
+      ShapeError: The direction is unknown, or the weights have another number of directions.
     """
+    backwards = choose(_REVERSED, direction, "direction")
+    if len(backwards) != w.shape[0]:
+        raise ShapeError(
+            f"direction {direction!r} with weights of {w.shape[0]} directions",
+            why=f"the first axis of the weights must have {len(backwards)}",
+        )
     steps = x.swapaxes(0, 1) if layout else x
     lengths = None if sequence_lens is None else sequence_lens.astype(jnp.int32)
     states = []
@@ -135,7 +147,7 @@ def _run(
             start = given.swapaxes(0, 1) if layout else given
         states.append(start)
     hidden, last = [], []
-    for d in range(w.shape[0]):
+    for d, reverse in enumerate(backwards):
         # One product for all steps leaves only the recurrent product inside the scan.
         inputs = jnp.matmul(steps, w[d].T) + b[d]
         outputs, final = _scan(
@@ -143,7 +155,7 @@ def _run(
             inputs,
             tuple(state[d] for state in states),
             lengths,
-            reverse=direction == "reverse" or d == 1,
+            reverse=reverse,
         )
         hidden.append(outputs)
         last.append(final)

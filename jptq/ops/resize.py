@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,22 +21,10 @@ from jax import Array, lax
 from jptq.errors import ShapeError
 from jptq.ops.registry import lowering, op
 from jptq.ops.traits import Cost, Ints, Traits
+from jptq.ops.words import choose
 
 _MOST_GATHERED = 4
 """Taps per output that are gathered one by one; more of them are a matrix product."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Method:
-    """The attributes that say how to interpolate."""
-
-    mode: str = "nearest"
-    coordinates: str = "half_pixel"
-    nearest: str = "round_prefer_floor"
-    cubic_a: float = -0.75
-    antialias: bool = False
-    exclude_outside: bool = False
-    extrapolation: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,45 +37,96 @@ class _Axis:
     roi: tuple[float, float] = (0.0, 1.0)
 
 
-def _coordinates(axis: _Axis, how: str) -> np.ndarray:
-    """Return where each output position lies on the input axis, ``float32[output]``.
+_F = np.float32
 
-    Source: ONNX operator specification, Resize-19, ``coordinate_transformation_mode``.
+
+def _half_pixel(axis: _Axis, x: np.ndarray) -> np.ndarray:
+    return (x + _F(0.5)) / _F(axis.scale) - _F(0.5)
+
+
+def _pytorch_half_pixel(axis: _Axis, x: np.ndarray) -> np.ndarray:
+    return _half_pixel(axis, x) if axis.output > 1 else np.zeros_like(x)
+
+
+def _half_pixel_symmetric(axis: _Axis, x: np.ndarray) -> np.ndarray:
+    adjustment = _F(axis.output) / (_F(axis.scale) * _F(axis.length))
+    offset = _F(axis.length / 2) * (_F(1) - adjustment)
+    return offset + (x + _F(0.5)) / _F(axis.scale) - _F(0.5)
+
+
+def _tf_half_pixel(axis: _Axis, x: np.ndarray) -> np.ndarray:
+    return (x + _F(0.5)) / _F(axis.scale)
+
+
+def _asymmetric(axis: _Axis, x: np.ndarray) -> np.ndarray:
+    return x / _F(axis.scale)
+
+
+def _align_corners(axis: _Axis, x: np.ndarray) -> np.ndarray:
+    return x * _F(axis.length - 1) / _F(max(axis.output - 1, 1))
+
+
+def _crop_and_resize(axis: _Axis, x: np.ndarray) -> np.ndarray:
+    start, end, last = _F(axis.roi[0]), _F(axis.roi[1]), _F(axis.length - 1)
+    if axis.output == 1:
+        return _F(0.5) * (start + end) * last + x
+    return start * last + x * (end - start) * last / _F(axis.output - 1)
+
+
+_COORDINATES: Mapping[str, Callable[[_Axis, np.ndarray], np.ndarray]] = {
+    "half_pixel": _half_pixel,
+    "pytorch_half_pixel": _pytorch_half_pixel,
+    "half_pixel_symmetric": _half_pixel_symmetric,
+    "tf_half_pixel_for_nn": _tf_half_pixel,
+    "asymmetric": _asymmetric,
+    "align_corners": _align_corners,
+    "tf_crop_and_resize": _crop_and_resize,
+}
+"""``coordinate_transformation_mode``: where an output position lies on the input axis, float32.
+
+Source: ONNX operator specification, Resize-19.
+"""
+
+_ROUNDINGS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "round_prefer_floor": lambda x: np.ceil(x - _F(0.5)),
+    "round_prefer_ceil": lambda x: np.floor(x + _F(0.5)),
+    "floor": np.floor,
+    "ceil": np.ceil,
+}
+"""``nearest_mode``: coordinates rounded to whole positions."""
+
+_REACHES = {"nearest": 0, "linear": 1, "cubic": 2}
+"""``mode``: how far from an output the input positions lie that it reads."""
+
+_POLICIES: Mapping[str, Callable[[Sequence[float]], float] | None] = {
+    "stretch": None,
+    "not_larger": min,
+    "not_smaller": max,
+}
+"""``keep_aspect_ratio_policy``: which ratio all axes take; each its own if None."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Method:
+    """The attributes that say how to interpolate, looked up.
+
+    Attributes:
+      reach: See `_REACHES`.
+      coordinates: See `_COORDINATES`.
+      rounding: See `_ROUNDINGS`.
     """
-    one = np.float32
-    x = np.arange(axis.output, dtype=np.float32)
-    scale, last = one(axis.scale), one(axis.length - 1)
-    if how == "half_pixel" or (how == "pytorch_half_pixel" and axis.output > 1):
-        return (x + one(0.5)) / scale - one(0.5)
-    if how == "pytorch_half_pixel":
-        return np.zeros_like(x)
-    if how == "half_pixel_symmetric":
-        adjustment = one(axis.output) / (scale * one(axis.length))
-        offset = one(axis.length / 2) * (one(1) - adjustment)
-        return offset + (x + one(0.5)) / scale - one(0.5)
-    if how == "tf_half_pixel_for_nn":
-        return (x + one(0.5)) / scale
-    if how == "asymmetric":
-        return x / scale
-    if how == "align_corners":
-        return x * last / one(max(axis.output - 1, 1))
-    if how == "tf_crop_and_resize":
-        start, end = one(axis.roi[0]), one(axis.roi[1])
-        if axis.output == 1:
-            return one(0.5) * (start + end) * last + x
-        return start * last + x * (end - start) * last / one(axis.output - 1)
-    raise ShapeError(f"unknown coordinate_transformation_mode {how!r}")
 
+    reach: int
+    coordinates: Callable[[_Axis, np.ndarray], np.ndarray]
+    rounding: Callable[[np.ndarray], np.ndarray]
+    cubic_a: float
+    antialias: bool
+    exclude_outside: bool
+    extrapolation: float
 
-def _nearest(x: np.ndarray, how: str) -> np.ndarray:
-    """Round coordinates to whole positions."""
-    if how == "round_prefer_floor":
-        return np.ceil(x - np.float32(0.5))
-    if how == "round_prefer_ceil":
-        return np.floor(x + np.float32(0.5))
-    if how in ("floor", "ceil"):
-        return np.floor(x) if how == "floor" else np.ceil(x)
-    raise ShapeError(f"unknown nearest_mode {how!r}")
+    def places(self, axis: _Axis) -> np.ndarray:
+        """Return where each output position lies on the input axis, ``float32[output]``."""
+        return self.coordinates(axis, np.arange(axis.output, dtype=np.float32))
 
 
 def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
@@ -103,18 +142,17 @@ def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
 
 def _taps(axis: _Axis, method: _Method) -> tuple[np.ndarray, np.ndarray]:
     """Return input positions and weights of each output: ``int[output, T]``, ``float``."""
-    x = _coordinates(axis, method.coordinates)
+    x = method.places(axis)
     last = axis.length - 1
-    if method.mode == "nearest":
-        index = np.clip(_nearest(x, method.nearest), 0, last).astype(int)[:, None]
+    if method.reach == 0:
+        index = np.clip(method.rounding(x), 0, last).astype(int)[:, None]
         return index, np.ones_like(index, float)
     shrink = min(axis.scale, 1.0) if method.antialias else 1.0
-    reach = 1 if method.mode == "linear" else 2
-    left = math.floor(-reach / shrink) + 1
-    offsets = np.arange(left, 2 - left if method.antialias else reach + 1)
+    left = math.floor(-method.reach / shrink) + 1
+    offsets = np.arange(left, 2 - left if method.antialias else method.reach + 1)
     base = np.floor(x).astype(int)
     distance = (offsets - (x - base)[:, None]) * shrink
-    if method.mode == "linear":
+    if method.reach == 1:
         weights = np.clip(1 - np.abs(distance), 0, 1)
     else:
         weights = _cubic(distance, method.cubic_a)
@@ -164,8 +202,8 @@ def _resize_axis(x: Array, axis: int, index: np.ndarray, weights: np.ndarray) ->
 
 def _interpolate(x: Array, resized: Sequence[tuple[int, _Axis]], method: _Method) -> Array:
     """Resize the given array axes one after the other."""
-    cropping = method.coordinates == "tf_crop_and_resize"
-    integral = jnp.issubdtype(x.dtype, jnp.integer) and method.mode != "nearest"
+    cropping = method.coordinates is _crop_and_resize
+    integral = jnp.issubdtype(x.dtype, jnp.integer) and method.reach > 0
     y = x.astype(jnp.float32) if integral else x
     inside = np.ones((1,) * x.ndim, bool)
     for place, axis in resized:
@@ -173,7 +211,7 @@ def _interpolate(x: Array, resized: Sequence[tuple[int, _Axis]], method: _Method
             continue
         y = _resize_axis(y, place, *_taps(axis, method))
         if cropping:
-            at = _coordinates(axis, method.coordinates)
+            at = method.places(axis)
             shape = np.ones(x.ndim, int)
             shape[place] = -1
             inside = inside & ((at >= 0) & (at <= axis.length - 1)).reshape(shape)
@@ -188,15 +226,15 @@ def _plan(
     scales: np.ndarray | None,
     sizes: np.ndarray | None,
     axes: Sequence[int],
-    policy: str = "stretch",
+    policy: Callable[[Sequence[float]], float] | None,
 ) -> list[_Axis]:
     """Return the resized axes in the order of ``axes``."""
     lengths = [shape[axis] for axis in axes]
     if sizes is not None and sizes.size:
         ratios = [int(size) / length for size, length in zip(sizes, lengths, strict=True)]
         outputs = [int(size) for size in sizes]
-        if policy != "stretch":
-            ratio = min(ratios) if policy == "not_larger" else max(ratios)
+        if policy is not None:
+            ratio = policy(ratios)
             ratios = [ratio] * len(ratios)
             outputs = [math.floor(ratio * length + 0.5) for length in lengths]
     elif scales is not None and scales.size:
@@ -252,11 +290,14 @@ def _resize(
 ) -> Array:
     chosen = [axis % x.ndim for axis in (range(x.ndim) if axes is None else axes)]
     shape = _canonical_shape(x, channels_last=channels_last)
-    plan = _plan(shape, roi, scales, sizes, chosen, keep_aspect_ratio_policy)
+    policy = choose(_POLICIES, keep_aspect_ratio_policy, "keep_aspect_ratio_policy")
+    plan = _plan(shape, roi, scales, sizes, chosen, policy)
     method = _Method(
-        mode=mode,
-        coordinates=coordinate_transformation_mode,
-        nearest=nearest_mode,
+        reach=choose(_REACHES, mode, "mode"),
+        coordinates=choose(
+            _COORDINATES, coordinate_transformation_mode, "coordinate_transformation_mode"
+        ),
+        rounding=choose(_ROUNDINGS, nearest_mode, "nearest_mode"),
         cubic_a=cubic_coeff_a,
         antialias=bool(antialias),
         exclude_outside=bool(exclude_outside),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,10 @@ from jptq.errors import ShapeError, StaticInputError
 from jptq.ops import windows
 from jptq.ops.registry import op
 from jptq.ops.traits import Cost, Ints, Traits
+from jptq.ops.words import choose
+
+_IS_HALF_PIXEL = {"half_pixel": True, "output_half_pixel": False}
+"""``coordinate_transformation_mode`` of RoiAlign: whether regions are moved by half a pixel."""
 
 _FARTHEST = 2.0**30
 """Positions beyond this are treated as this one, so that they fit an int32."""
@@ -25,16 +29,28 @@ def _whole(x: Array) -> Array:
     return jnp.clip(jnp.nan_to_num(x), -_FARTHEST, _FARTHEST).astype(jnp.int32)
 
 
-def _inside(index: Array, length: int, padding_mode: str, align_corners: bool) -> Array:
-    """Map positions to the input axis as the padding mode says."""
-    if padding_mode in ("zeros", "border"):
-        return jnp.clip(index, 0, length - 1)
+def _clamped(index: Array, length: int, align_corners: bool) -> Array:
+    """Map positions to the nearest one of the input axis."""
+    del align_corners  # has no meaning here
+    return jnp.clip(index, 0, length - 1)
+
+
+def _reflected(index: Array, length: int, align_corners: bool) -> Array:
+    """Map positions to the input axis as if mirrors stood at its ends."""
     if align_corners:
         period = max(2 * (length - 1), 1)
         folded = index % period
         return jnp.minimum(folded, period - folded) if length > 1 else jnp.zeros_like(index)
     folded = index % (2 * length)
     return jnp.minimum(folded, 2 * length - 1 - folded)
+
+
+_PADDINGS: Mapping[str, Callable[[Array, int, bool], Array]] = {
+    "zeros": _clamped,
+    "border": _clamped,
+    "reflection": _reflected,
+}
+"""``padding_mode``: what is read outside; for ``zeros`` the weight there is zero."""
 
 
 def _cubic_weights(fraction: Array, a: float = -0.75) -> list[Array]:
@@ -52,15 +68,34 @@ def _cubic_weights(fraction: Array, a: float = -0.75) -> list[Array]:
     return [far(fraction + 1), near(fraction), near(1 - fraction), far(2 - fraction)]
 
 
-def _axis_taps(position: Array, mode: str) -> list[tuple[Array, Array]]:
-    """Return (whole position, weight) of each tap along one axis."""
-    if mode == "nearest":
-        return [(_whole(jnp.round(position)), jnp.ones_like(position))]
+Taps = list[tuple[Array, Array]]
+"""(whole position, weight) of each tap along one axis."""
+
+
+def _nearest_tap(position: Array) -> Taps:
+    return [(_whole(jnp.round(position)), jnp.ones_like(position))]
+
+
+def _linear_taps(position: Array) -> Taps:
     base = jnp.floor(position)
     fraction = position - base
-    weights = [1 - fraction, fraction] if mode == "linear" else _cubic_weights(fraction)
-    first = 0 if mode == "linear" else -1
-    return [(_whole(base) + first + tap, weight) for tap, weight in enumerate(weights)]
+    return [(_whole(base), 1 - fraction), (_whole(base) + 1, fraction)]
+
+
+def _cubic_taps(position: Array) -> Taps:
+    base = jnp.floor(position)
+    weights = _cubic_weights(position - base)
+    return [(_whole(base) - 1 + tap, weight) for tap, weight in enumerate(weights)]
+
+
+_TAPS: Mapping[str, Callable[[Array], Taps]] = {
+    "nearest": _nearest_tap,
+    "linear": _linear_taps,
+    "cubic": _cubic_taps,
+    # Before opset 20 the modes had other names.
+    "bilinear": _linear_taps,
+    "bicubic": _cubic_taps,
+}
 
 
 def sample(
@@ -76,22 +111,27 @@ def sample(
     Args:
       x: ``[N, C, *spatial]``.
       positions: One ``[N, P]`` per spatial axis.
-      mode: ``nearest``, ``linear`` or ``cubic``.
+      mode: ``nearest``, ``linear`` or ``cubic``, of old also ``bilinear`` or ``bicubic``.
       padding_mode: ``zeros``, ``border`` or ``reflection``.
       align_corners: Whether reflection is about the outer positions or their outer edges.
 
     Returns:
       ``[N, C, P]``.
+
+    Raises:
+      ShapeError: A mode is unknown.
     """
+    axis_taps = choose(_TAPS, mode, "mode")
+    inside = choose(_PADDINGS, padding_mode, "padding_mode")
     lengths = x.shape[2:]
     flat = x.reshape(*x.shape[:2], -1)
-    taps = [_axis_taps(position, mode) for position in positions]
+    taps = [axis_taps(position) for position in positions]
     total = jnp.zeros((*x.shape[:2], positions[0].shape[1]), x.dtype)
     for corner in itertools.product(*taps):
         place = jnp.zeros(positions[0].shape, jnp.int32)
         weight = jnp.ones(positions[0].shape, x.dtype)
         for (index, share), length in zip(corner, lengths, strict=True):
-            place = place * length + _inside(index, length, padding_mode, align_corners)
+            place = place * length + inside(index, length, align_corners)
             weight = weight * share.astype(x.dtype)
             if padding_mode == "zeros":
                 weight = jnp.where((index >= 0) & (index < length), weight, 0)
@@ -101,13 +141,12 @@ def sample(
 
 
 _GRID_SAMPLE = Traits.compute(features=(0, 1))
-_MODES = {"bilinear": "linear", "bicubic": "cubic"}
+_TAPS_PER_AXIS = {"nearest": 1, "linear": 2, "bilinear": 2, "cubic": 4, "bicubic": 4}
 
 
 def _grid_sample_cost(x: Ints, grid: Ints, y: Ints, *, mode: str = "linear", **_: object) -> Cost:
     """Count a product and a sum per output and tap."""
-    taps = {"nearest": 1, "linear": 2, "cubic": 4}[_MODES.get(mode, mode)]
-    return Cost(vector=2 * math.prod(y) * taps ** (len(x) - 2))
+    return Cost(vector=2 * math.prod(y) * _TAPS_PER_AXIS[mode] ** (len(x) - 2))
 
 
 @op("GridSample", since=(20, 22), traits=_GRID_SAMPLE, cost=_grid_sample_cost)
@@ -128,6 +167,9 @@ def grid_sample(
     Returns:
       ``[N, C, *spatial_out]``.
 
+    Raises:
+      ShapeError: A mode is unknown.
+
     Source: ONNX operator specification, GridSample-22.
     """
     lengths = x.shape[2:]
@@ -140,7 +182,7 @@ def grid_sample(
     y = sample(
         x,
         positions,
-        mode=_MODES.get(mode, mode),
+        mode=mode,
         padding_mode=padding_mode,
         align_corners=bool(align_corners),
     )
@@ -210,6 +252,7 @@ def roi_align(
 
     Raises:
       StaticInputError: The number of samples is to follow from the size of each region.
+      ShapeError: A mode is unknown.
 
     Source: ONNX operator specification, RoiAlign-22.
     """
@@ -219,7 +262,8 @@ def roi_align(
             why="the number of samples would depend on the size of each region",
             hint="export with a fixed sampling_ratio, such as 2",
         )
-    half = coordinate_transformation_mode == "half_pixel"
+    half = choose(_IS_HALF_PIXEL, coordinate_transformation_mode, "coordinate_transformation_mode")
+    averages = choose({"avg": True, "max": False}, mode, "mode")
     boxes = rois * spatial_scale - (0.5 if half else 0.0)
 
     def along(start: Array, end: Array, outputs: int) -> Array:
@@ -244,7 +288,7 @@ def roi_align(
     chosen = jnp.take(x, batch_indices, axis=0, mode="clip")
     valid = (y_valid[:, :, None] & z_valid[:, None, :])[:, None]
     blocks = (-1, x.shape[1], output_height, sampling_ratio, output_width, sampling_ratio)
-    if mode == "avg":
+    if averages:
         values = sample(chosen, positions, padding_mode="border").reshape(
             -1, x.shape[1], *shape[1:]
         )
@@ -258,7 +302,7 @@ def _largest_corner(x: Array, positions: Sequence[Array]) -> Array:
     flat = x.reshape(*x.shape[:2], -1)
     lengths = x.shape[2:]
     corners = []
-    for corner in itertools.product(*(_axis_taps(position, "linear") for position in positions)):
+    for corner in itertools.product(*map(_linear_taps, positions)):
         place = jnp.zeros(positions[0].shape, jnp.int32)
         weight = jnp.ones(positions[0].shape, x.dtype)
         for (index, share), length in zip(corner, lengths, strict=True):

@@ -11,6 +11,10 @@ from jax import Array
 from jptq.errors import ShapeError
 from jptq.ops.registry import lowering, op
 from jptq.ops.traits import Ints, Layout, Traits
+from jptq.ops.words import choose
+
+_CHANNEL_IS_LAST = {"DCR": True, "CRD": False}
+"""Modes of DepthToSpace and SpaceToDepth: where in the deep axis the channel stands."""
 
 _RESHAPE = Traits.view(look_through=True)
 
@@ -125,7 +129,7 @@ def depth_to_space(input: Array, *, blocksize: int, mode: str = "DCR") -> Array:
     """
     n, c, h, w = input.shape
     b = blocksize
-    if mode == "DCR":
+    if choose(_CHANNEL_IS_LAST, mode, "mode"):
         blocks = input.reshape(n, b, b, c // (b * b), h, w).transpose(0, 3, 4, 1, 5, 2)
     else:
         blocks = input.reshape(n, c // (b * b), b, b, h, w).transpose(0, 1, 4, 2, 5, 3)
@@ -137,7 +141,7 @@ def depth_to_space_last(input: Array, *, blocksize: int, mode: str = "DCR") -> A
     """Lay channels of ``[N, H, W, C]`` out as blocks of positions."""
     n, h, w, c = input.shape
     b = blocksize
-    if mode == "DCR":
+    if choose(_CHANNEL_IS_LAST, mode, "mode"):
         blocks = input.reshape(n, h, w, b, b, c // (b * b)).transpose(0, 1, 3, 2, 4, 5)
     else:
         blocks = input.reshape(n, h, w, c // (b * b), b, b).transpose(0, 1, 4, 2, 5, 3)
@@ -159,7 +163,8 @@ def space_to_depth(input: Array, *, blocksize: int, mode: str = "DCR") -> Array:
     n, c, h, w = input.shape
     b = blocksize
     blocks = input.reshape(n, c, h // b, b, w // b, b)
-    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    last = choose(_CHANNEL_IS_LAST, mode, "mode")
+    order = (0, 3, 5, 1, 2, 4) if last else (0, 1, 3, 5, 2, 4)
     return blocks.transpose(order).reshape(n, c * b * b, h // b, w // b)
 
 
@@ -169,5 +174,6 @@ def space_to_depth_last(input: Array, *, blocksize: int, mode: str = "DCR") -> A
     n, h, w, c = input.shape
     b = blocksize
     blocks = input.reshape(n, h // b, b, w // b, b, c)
-    order = (0, 1, 3, 2, 4, 5) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    last = choose(_CHANNEL_IS_LAST, mode, "mode")
+    order = (0, 1, 3, 2, 4, 5) if last else (0, 1, 3, 5, 2, 4)
     return blocks.transpose(order).reshape(n, h // b, w // b, c * b * b)

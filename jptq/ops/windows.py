@@ -10,9 +10,34 @@ from collections.abc import Sequence
 
 from jptq.errors import ShapeError
 from jptq.ops.traits import Ints
+from jptq.ops.words import choose
 
 Pads = tuple[tuple[int, int], ...]
 """(begin, end) per spatial axis."""
+
+
+_IS_SAME = {"NOTSET": False, "VALID": False, "SAME_UPPER": True, "SAME_LOWER": True}
+
+
+def is_same_padded(auto_pad: str) -> bool:
+    """Tell whether the output's lengths are to follow from the input's and the strides alone.
+
+    Raises:
+      ShapeError: ``auto_pad`` is unknown.
+    """
+    return choose(_IS_SAME, auto_pad, "auto_pad")
+
+
+def check_kernel(kernel_shape: Sequence[int] | None, kernel: Sequence[int]) -> None:
+    """Refuse an attribute ``kernel_shape`` that is not the shape of the weight's taps.
+
+    Raises:
+      ShapeError: They differ.
+    """
+    if kernel_shape is not None and tuple(kernel_shape) != tuple(kernel):
+        raise ShapeError(
+            f"kernel_shape is {list(kernel_shape)}", why=f"the weight has taps {list(kernel)}"
+        )
 
 
 def extent(kernel: int, dilation: int) -> int:
@@ -50,16 +75,17 @@ def resolve_pads(
     Source: ONNX operator specification, Conv-22 and MaxPool-22.
     """
     rank = len(lengths)
+    is_same = is_same_padded(auto_pad)
     if auto_pad == "VALID":
         resolved = [(0, 0)] * rank
-    elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+    elif is_same:
         resolved = []
         for length, taps, stride, dilation in zip(lengths, kernel, strides, dilations, strict=True):
             outputs = -(-length // stride)
             total = max(0, (outputs - 1) * stride + extent(taps, dilation) - length)
             small, large = total // 2, total - total // 2
             resolved.append((small, large) if auto_pad == "SAME_UPPER" else (large, small))
-    elif auto_pad == "NOTSET":
+    else:
         flat = tuple(pads) if pads else (0,) * (2 * rank)
         if len(flat) != 2 * rank:
             raise ShapeError(
@@ -67,11 +93,6 @@ def resolve_pads(
                 why=f"{rank} spatial axes need {2 * rank}: all begins, then all ends",
             )
         resolved = list(zip(flat[:rank], flat[rank:], strict=True))
-    else:
-        raise ShapeError(
-            f"unknown auto_pad {auto_pad!r}",
-            hint="known: NOTSET, VALID, SAME_UPPER, SAME_LOWER",
-        )
     if ceil_mode and auto_pad == "NOTSET":
         resolved = [
             (begin, end + _partial(length + begin + end, begin + length, *window))

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jptq.errors import ShapeError
 from jptq.ops import Cost, convolution, deconvolution
-from tests.ops.agreement import check_against_onnxruntime, check_lowering, normal
+from tests.ops.agreement import check_against_onnxruntime, check_lowering, entry_of, normal
 
 CONVOLUTIONS: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
     "1x1": ("pointwise", (2, 3, 5, 4), (6, 3, 1, 1), {}),
@@ -121,6 +122,13 @@ def test_conv_transpose_lowerings_equal_the_default(case: str) -> None:
 def test_grouped_conv_transpose_agrees_with_onnxruntime() -> None:
     inputs = [normal(1, 4, 3, 3), normal(4, 3, 2, 2, seed=1)]
     check_against_onnxruntime("ConvTranspose", inputs, {"group": 2, "strides": [2, 2]}, opset=13)
+
+
+@pytest.mark.parametrize("name", ["Conv", "ConvTranspose", "DeformConv"])
+def test_a_kernel_shape_that_contradicts_the_weight_is_refused(name: str) -> None:
+    inputs = [normal(1, 1, 6, 6), normal(1, 1, 3, 3), *([normal(1, 18, 4, 4)] * (name[0] == "D"))]
+    with pytest.raises(ShapeError, match=r"kernel_shape is \[5, 5\](.|\n)*taps \[3, 3\]"):
+        entry_of(name, 22).function(*inputs, kernel_shape=(5, 5))
 
 
 def test_conv_counts_a_product_per_output_and_tap() -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jptq.errors import UnknownNameError
+from jptq.errors import ShapeError
 from jptq.ops import recurrent
 from tests.ops.agreement import check_against_onnxruntime, normal
 
@@ -97,5 +97,13 @@ def test_samples_and_gradients_pass_through_the_scan() -> None:
 
 def test_an_unknown_activation_is_refused_with_near_names() -> None:
     x, w, r = (jnp.asarray(a) for a in _inputs("RNN", 1)[:3])
-    with pytest.raises(UnknownNameError, match="tanh"):
+    with pytest.raises(ShapeError, match="did you mean 'tanh'"):
         recurrent.rnn(x, w, r, activations=("Tahn",))
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_weights_for_another_number_of_directions_are_refused(directions: int) -> None:
+    x, w, r = (jnp.asarray(a) for a in _inputs("RNN", directions)[:3])
+    other = "forward" if directions == 2 else "bidirectional"
+    with pytest.raises(ShapeError, match=f"weights of {directions} directions"):
+        recurrent.rnn(x, w, r, direction=other)
