@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array, lax
 
 from jptq.errors import ShapeError
+from jptq.ops import windows
 from jptq.ops.registry import lowering, op
 from jptq.ops.traits import Ints, Layout, Traits
 from jptq.ops.words import choose
@@ -133,7 +134,7 @@ def pad_2(data: Array, *, pads: Ints, mode: str = "constant", value: float = 0.0
     return _pad(data, _ends(pads, range(data.ndim), data.ndim), mode, np.asarray(value, data.dtype))
 
 
-@lowering(pad_2, "channels last", channels_last=True)
+@lowering(pad_2, "channels last", when=windows.has_positions, channels_last=True)
 def pad_2_last(data: Array, *, pads: Ints, mode: str = "constant", value: float = 0.0) -> Array:
     """Add positions around ``[N, *spatial, C]``; the pads are in canonical order."""
     ends = _rolled(_ends(pads, range(data.ndim), data.ndim))
@@ -163,7 +164,7 @@ def pad(
     return _pad(data, _ends(pads.tolist(), chosen, data.ndim), mode, constant_value)
 
 
-@lowering(pad, "channels last", channels_last=True)
+@lowering(pad, "channels last", when=windows.has_positions, channels_last=True)
 def pad_last(
     data: Array,
     pads: np.ndarray,

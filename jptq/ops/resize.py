@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array, lax
 
 from jptq.errors import ShapeError
+from jptq.ops import windows
 from jptq.ops.registry import lowering, op
 from jptq.ops.traits import Cost, Ints, Traits
 from jptq.ops.words import choose
@@ -438,12 +439,8 @@ def upsample_1(
     return upsample_7(x, scales=(1.0, 1.0, height_scale, width_scale), mode=mode)
 
 
-def _has_channels(x: Array, *_: object, **__: object) -> bool:
-    return x.ndim > 2
-
-
-@lowering(resize, "channels last", when=_has_channels, channels_last=True)
-@lowering(resize_11, "channels last", when=_has_channels, channels_last=True)
+@lowering(resize, "channels last", when=windows.has_positions, channels_last=True)
+@lowering(resize_11, "channels last", when=windows.has_positions, channels_last=True)
 def resize_last(
     x: Array,
     roi: np.ndarray | None = None,
@@ -479,7 +476,7 @@ def resize_last(
     )
 
 
-@lowering(resize_10, "channels last", when=_has_channels, channels_last=True)
+@lowering(resize_10, "channels last", when=windows.has_positions, channels_last=True)
 def resize_10_last(x: Array, scales: np.ndarray, *, mode: str = "nearest") -> Array:
     """Interpolate ``[N, *spatial, C]``; the scales are in canonical order."""
     return _scaled(x, scales, mode, channels_last=True)

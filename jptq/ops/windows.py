@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jax import Array
+
 from jptq.errors import ShapeError
 from jptq.ops.traits import Ints
 from jptq.ops.words import choose
@@ -134,3 +136,8 @@ def output_lengths(
 def is_unpadded(auto_pad: str, pads: Sequence[int] | None) -> bool:
     """Tell whether the attributes ask for no padding, whatever the lengths."""
     return auto_pad == "VALID" or (auto_pad == "NOTSET" and not any(pads or ()))
+
+
+def has_positions(x: Array, *_: object, **__: object) -> bool:
+    """Tell whether features have spatial axes, so that channels can be moved behind them."""
+    return x.ndim > 2

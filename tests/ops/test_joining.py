@@ -4,9 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jptq.engine import trace
 from jptq.errors import ShapeError
+from jptq.ir import from_bytes
 from jptq.ops import joining
+from tests.graphs import Graph
 from tests.ops.agreement import check_against_onnxruntime, check_lowering, normal
+from tests.oracles import run_onnx
 
 
 def _ints(*values: int) -> np.ndarray:
@@ -65,6 +69,30 @@ def test_channels_last_pad_equals_the_default(mode: str) -> None:
 def test_channels_last_pad_by_attribute_equals_the_default() -> None:
     attributes = {"pads": [0, 1, 2, 0, 0, 0, 1, 3], "value": 2.0}
     check_lowering("Pad", [normal(2, 3, 4, 5)], attributes, opset=2, expected="channels last")
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+@pytest.mark.parametrize("opset", [10, 13])
+def test_a_tensor_without_positions_is_padded_through_the_engine(
+    shape: tuple[int, ...], opset: int
+) -> None:
+    g = Graph(opset)
+    g.input("x", shape)
+    pads = [1, 2] * len(shape)
+    g.output(g.add("Pad", "x", pads=pads) if opset < 11 else g.add("Pad", "x", g.constant(pads)))
+    feeds = {"x": normal(*shape)}
+    (expected,) = run_onnx(g.proto(), feeds).values()
+    (actual,) = trace(from_bytes(g.proto().SerializeToString()), feeds)(feeds).values()
+    np.testing.assert_array_equal(actual, expected)
+
+
+def test_a_scalar_is_padded_by_nothing_through_the_engine() -> None:
+    g = Graph()
+    g.input("x", ())
+    g.output(g.add("Pad", "x", g.constant([])))
+    feeds = {"x": np.float32(2.5)}
+    (actual,) = trace(from_bytes(g.proto().SerializeToString()), feeds)(feeds).values()
+    np.testing.assert_array_equal(actual, np.float32(2.5))
 
 
 def test_an_unknown_pad_mode_is_refused() -> None:
