@@ -126,9 +126,28 @@ def _freeze_node(node: ir.Node, opsets: Mapping[str, int], ir_version: int) -> N
         op=node.op_type,
         domain=node.domain,
         inputs=tuple((value.name or "") if value is not None else "" for value in node.inputs),
-        outputs=tuple(value.name or "" for value in node.outputs),
+        outputs=_named_outputs(node, opsets),
         attributes={name: attribute(attr) for name, attr in node.attributes.items()},
     )
+
+
+def _named_outputs(node: ir.Node, opsets: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the outputs without the optional ones at the end that have no name: they are absent.
+
+    How many there are tells an operator what to compute, training for one.
+    """
+    names = [value.name or "" for value in node.outputs]
+    if all(names):
+        return tuple(names)
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    try:
+        formal = onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain).outputs
+    except onnx.defs.SchemaError:
+        return tuple(names)
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
+    while names and not names[-1] and formal[min(len(names), len(formal)) - 1].option == optional:
+        names.pop()
+    return tuple(names)
 
 
 def _freeze_value(value: ir.Value) -> Tensor:

@@ -123,7 +123,7 @@ def batch_normalization_1(
     spatial: int = 1,
     n_outputs: int = 1,
 ) -> Array:
-    """Normalize with stored statistics; up to opset 13 a node with one output is inference.
+    """Normalize with stored statistics; up to opset 13 one named output is inference.
 
     Args:
       x: ``[N, C, *spatial]``.

@@ -145,6 +145,27 @@ def test_a_sparse_constant_is_named_as_such(name: str, tmp_path: Path) -> None:
     assert repr(name or "c") in caught.value.where
 
 
+@pytest.mark.parametrize(
+    ("op", "outputs", "kept"),
+    [
+        ("BatchNormalization", ("y", "", "", "", ""), ("y",)),
+        ("BatchNormalization", ("y", "", "mean", "", ""), ("y", "", "mean")),
+        ("Split", ("y", ""), ("y", "")),
+        ("Swirl", ("y", ""), ("y", "")),
+    ],
+)
+def test_only_optional_outputs_without_a_name_are_absent(
+    op: str, outputs: tuple[str, ...], kept: tuple[str, ...], tmp_path: Path
+) -> None:
+    g = Graph(9)
+    g.input("x", (2, 4))
+    parameters = [g.random(4) for _ in range(4 if op == "BatchNormalization" else 0)]
+    g.nodes.append(helper.make_node(op, ["x", *parameters], outputs))
+    g.output("y")
+    (node,) = load(write(g.proto(), tmp_path)).nodes
+    assert node.outputs == kept
+
+
 def test_external_data_is_found_beside_the_model(tmp_path: Path) -> None:
     path = with_external(tmp_path, "weights.bin", offset=8, length=16)
     values = np.array([1, -2, 3, -4], np.float32)

@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jptq.engine import trace
 from jptq.errors import UnsupportedOpError
+from jptq.ir import from_bytes
 from jptq.ops import normalization
+from tests.graphs import Graph
 from tests.ops.agreement import (
     check_against_onnxruntime,
     check_lowering,
@@ -16,6 +19,7 @@ from tests.ops.agreement import (
     normal,
     onnxruntime_outputs,
 )
+from tests.oracles import run_onnx
 
 
 def _statistics() -> list[np.ndarray]:
@@ -39,6 +43,18 @@ def test_training_mode_is_refused() -> None:
 def test_more_outputs_than_one_meant_training_before_opset_14() -> None:
     with pytest.raises(UnsupportedOpError, match="training"):
         normalization.batch_normalization_1(*_statistics(), n_outputs=5)
+
+
+def test_outputs_without_a_name_do_not_mean_training() -> None:
+    x, *parameters = _statistics()
+    g = Graph(9)
+    g.input("x", x.shape)
+    g.output(g.add("BatchNormalization", "x", *map(g.constant, parameters)))
+    expected = run_onnx(g.proto(), {"x": x})
+    g.nodes[0].output.extend(["", "", "", ""])  # onnxruntime crashes on these
+    actual = trace(from_bytes(g.proto().SerializeToString()), {"x": x})({"x": x})
+    for name, array in actual.items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-5)
 
 
 def test_statistics_per_position_broadcast() -> None:
