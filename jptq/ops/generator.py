@@ -100,7 +100,7 @@ def identity(input: Array) -> Array:
 @op("NonZero", since=(9, 13), static=("x",), traits=Traits.shape_only())
 def non_zero(x: np.ndarray) -> np.ndarray:
     """Return where ``x`` is not zero, ``int64[rank, N]``; N depends on the values of ``x``."""
-    return np.stack(np.nonzero(x)).astype(np.int64)
+    return np.argwhere(x).T.astype(np.int64)
 
 
 @op("OneHot", since=(9, 11, 28), static=("depth",), traits=Traits.shape_only())

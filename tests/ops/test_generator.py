@@ -86,3 +86,9 @@ def test_ones_mark_positions_and_others_mark_nothing() -> None:
 
 def test_positions_of_nonzeros_are_a_row_per_axis() -> None:
     assert generator.non_zero(np.asarray([[0, 1], [2, 3]])).tolist() == [[0, 1, 1], [1, 0, 1]]
+
+
+@pytest.mark.parametrize(("value", "count"), [(3.0, 1), (0.0, 0)])
+def test_the_places_of_a_scalar_have_no_coordinates(value: float, count: int) -> None:
+    got = generator.non_zero(np.asarray(value, np.float32))
+    assert (got.shape, got.dtype) == ((0, count), np.int64)  # so says NonZero-13
