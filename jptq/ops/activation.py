@@ -90,10 +90,10 @@ def thresholded_relu(x: Array, *, alpha: float = 1.0) -> Array:
 @op("Shrink", since=(9,), traits=Traits.elementwise())
 def shrink(input: Array, *, bias: float = 0.0, lambd: float = 0.5) -> Array:
     """Move values outside ``[-lambd, lambd]`` by ``bias`` towards zero, and the others to zero."""
-    # Truncation of the limit to an integer dtype does not change which integers exceed it.
-    shift, limit = (jnp.asarray(value, input.dtype) for value in (bias, lambd))
-    outer = jnp.where(input > limit, input - shift, 0)
-    return jnp.where(input < -limit, input + shift, outer)
+    # Of unsigned integers the lower limit has no dtype, and a bias may be half a step.
+    x = input if jnp.issubdtype(input.dtype, jnp.floating) else input.astype(jnp.float32)
+    outer = jnp.where(x > lambd, x - bias, 0)
+    return jnp.where(x < -lambd, x + bias, outer).astype(input.dtype)
 
 
 @op("Sigmoid", since=(6, 13), traits=Traits.elementwise(bounds=(0.0, 1.0)))

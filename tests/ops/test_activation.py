@@ -11,6 +11,7 @@ import pytest
 import scipy.special
 
 from jptq.ops import activation
+from tests.ops.agreement import check_against_onnxruntime
 
 POINTWISE = [
     activation.relu,
@@ -112,3 +113,11 @@ def test_a_saturated_softmax_has_finite_logarithm_and_gradient() -> None:
 def test_hardmax_marks_the_first_of_equal_maxima() -> None:
     got = activation.hardmax(jnp.asarray([[1.0, 3.0, 3.0]]), axis=1)
     assert got.tolist() == [[0, 1, 0]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.float32])
+@pytest.mark.parametrize("bias", [1.0, 1.5])
+@pytest.mark.parametrize("lambd", [1.5, -1.5])
+def test_shrink_of_integers_agrees_with_onnxruntime(dtype: type, bias: float, lambd: float) -> None:
+    x = np.array([0, 1, 2, 3, 100], dtype)
+    check_against_onnxruntime("Shrink", [x], {"bias": bias, "lambd": lambd}, opset=9)
