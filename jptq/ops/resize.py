@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array, lax
 
 from jptq.errors import ShapeError
-from jptq.ops import windows
+from jptq.ops import cubic, windows
 from jptq.ops.registry import lowering, op
 from jptq.ops.traits import Cost, Ints, Traits
 from jptq.ops.words import choose
@@ -131,14 +131,8 @@ class _Method:
 
 
 def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
-    """Return Keys' cubic convolution kernel.
-
-    Source: Keys 1981, Cubic convolution interpolation for digital image processing, eq. 15.
-    """
     d = np.abs(distance)
-    near = ((a + 2) * d - (a + 3)) * d * d + 1
-    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+    return np.where(d <= 1, cubic.near(d, a), np.where(d < 2, cubic.far(d, a), 0.0))
 
 
 def _taps(axis: _Axis, method: _Method) -> tuple[np.ndarray, np.ndarray]:
@@ -282,7 +276,7 @@ def _resize(
     antialias: int = 0,
     axes: Ints | None = None,
     coordinate_transformation_mode: str = "half_pixel",
-    cubic_coeff_a: float = -0.75,
+    cubic_coeff_a: float = cubic.COEFFICIENT,
     exclude_outside: int = 0,
     extrapolation_value: float = 0.0,
     keep_aspect_ratio_policy: str = "stretch",
@@ -322,7 +316,7 @@ def resize(
     antialias: int = 0,
     axes: Ints | None = None,
     coordinate_transformation_mode: str = "half_pixel",
-    cubic_coeff_a: float = -0.75,
+    cubic_coeff_a: float = cubic.COEFFICIENT,
     exclude_outside: int = 0,
     extrapolation_value: float = 0.0,
     keep_aspect_ratio_policy: str = "stretch",
@@ -372,7 +366,7 @@ def resize_11(
     sizes: np.ndarray | None = None,
     *,
     coordinate_transformation_mode: str = "half_pixel",
-    cubic_coeff_a: float = -0.75,
+    cubic_coeff_a: float = cubic.COEFFICIENT,
     exclude_outside: int = 0,
     extrapolation_value: float = 0.0,
     mode: str = "nearest",
@@ -450,7 +444,7 @@ def resize_last(
     antialias: int = 0,
     axes: Ints | None = None,
     coordinate_transformation_mode: str = "half_pixel",
-    cubic_coeff_a: float = -0.75,
+    cubic_coeff_a: float = cubic.COEFFICIENT,
     exclude_outside: int = 0,
     extrapolation_value: float = 0.0,
     keep_aspect_ratio_policy: str = "stretch",

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from jptq.errors import ShapeError, StaticInputError
-from jptq.ops import windows
+from jptq.ops import cubic, windows
 from jptq.ops.registry import op
 from jptq.ops.traits import Cost, Ints, Traits
 from jptq.ops.words import choose
@@ -53,21 +53,6 @@ _PADDINGS: Mapping[str, Callable[[Array, int, bool], Array]] = {
 """``padding_mode``: what is read outside; for ``zeros`` the weight there is zero."""
 
 
-def _cubic_weights(fraction: Array, a: float = -0.75) -> list[Array]:
-    """Return the weights of the taps -1, 0, 1, 2.
-
-    Source: Keys 1981, Cubic convolution interpolation for digital image processing, eq. 15.
-    """
-
-    def near(d: Array) -> Array:
-        return ((a + 2) * d - (a + 3)) * d * d + 1
-
-    def far(d: Array) -> Array:
-        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-
-    return [far(fraction + 1), near(fraction), near(1 - fraction), far(2 - fraction)]
-
-
 Taps = list[tuple[Array, Array]]
 """(whole position, weight) of each tap along one axis."""
 
@@ -84,7 +69,13 @@ def _linear_taps(position: Array) -> Taps:
 
 def _cubic_taps(position: Array) -> Taps:
     base = jnp.floor(position)
-    weights = _cubic_weights(position - base)
+    fraction = position - base
+    weights = [
+        cubic.far(fraction + 1),
+        cubic.near(fraction),
+        cubic.near(1 - fraction),
+        cubic.far(2 - fraction),
+    ]
     return [(_whole(base) - 1 + tap, weight) for tap, weight in enumerate(weights)]
 
 
