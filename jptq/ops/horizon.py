@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jptq.errors import ModelError
-from jptq.ops import activation
+from jptq.ops import activation, joining, normalization, shape
 from jptq.ops.registry import op
 from jptq.ops.traits import Cost, Ints, Layout, Traits
+from jptq.ops.words import choose
 
 _DOMAIN = "horizon"
 
@@ -83,7 +82,7 @@ def _normalization_cost(x: Ints, *_: Ints, **__: object) -> Cost:
 )
 def hz_softmax(x: Array, *, axis: int = -1) -> Array:
     """Normalize exponentials along ``axis``."""
-    return jax.nn.softmax(x, axis)
+    return activation.softmax(x, axis=axis)
 
 
 @op(
@@ -113,33 +112,29 @@ def hz_layer_norm(
     Returns:
       The shape and dtype of ``x``.
     """
-    axes = tuple(range(axis % x.ndim, x.ndim))
-    centred = x - jnp.mean(x, axes, keepdims=True)
-    variance = jnp.mean(jnp.square(centred), axes, keepdims=True)
-    y = centred * lax.rsqrt(variance + epsilon)
+    y, *_ = normalization.standardize(x, range(axis % x.ndim, x.ndim), epsilon)
     scaled = y if scale is None else y * scale
     return scaled if bias is None else scaled + bias
 
 
 @op("HzPad", domain=_DOMAIN, since=(1,), traits=Traits.view())
 def hz_pad(x: Array, *, pads: Ints, mode: str = "constant") -> Array:
-    """Add zeros (``constant``) or repeat the border (``edge``); ``pads`` as in ONNX Pad-2."""
-    if mode not in ("constant", "edge"):
-        raise ModelError(f"HzPad mode {mode!r}", hint="known: constant, edge")
-    return jnp.pad(x, list(zip(pads[: x.ndim], pads[x.ndim :], strict=True)), mode=mode)
+    """Add zeros (``constant``) or repeat the border (``edge``); ``pads`` as in ONNX Pad-2.
+
+    Raises:
+      ShapeError: Another mode.
+    """
+    known = choose({"constant": "constant", "edge": "edge"}, mode, "mode")
+    return joining.pad_2(x, pads=pads, mode=known)
 
 
 @op("HzSpaceToDepth", domain=_DOMAIN, since=(1,), traits=Traits.view())
 def hz_space_to_depth(x: Array, *, blocksize: int) -> Array:
     """Move blocks of pixels into channels: ``[N, C, H, W]`` to ``[N, B * B * C, H / B, W / B]``."""
-    n, c, h, w = x.shape
-    blocks = x.reshape(n, c, h // blocksize, blocksize, w // blocksize, blocksize)
-    return blocks.transpose(0, 3, 5, 1, 2, 4).reshape(n, -1, h // blocksize, w // blocksize)
+    return shape.space_to_depth(x, blocksize=blocksize)
 
 
 @op("HzDepthToSpace", domain=_DOMAIN, since=(1,), traits=Traits.view())
 def hz_depth_to_space(x: Array, *, blocksize: int) -> Array:
     """Move channels into blocks of pixels: ``[N, B * B * C, H, W]`` to ``[N, C, B * H, B * W]``."""
-    n, _, h, w = x.shape
-    blocks = x.reshape(n, blocksize, blocksize, -1, h, w)
-    return blocks.transpose(0, 3, 4, 1, 5, 2).reshape(n, -1, h * blocksize, w * blocksize)
+    return shape.depth_to_space(x, blocksize=blocksize)

@@ -141,7 +141,7 @@ def batch_normalization_1(
     return batch_normalization(x, scale, b, mean, var, epsilon=epsilon)
 
 
-def _standardize(x: Array, axes: Sequence[int], epsilon: float) -> tuple[Array, Array, Array]:
+def standardize(x: Array, axes: Sequence[int], epsilon: float) -> tuple[Array, Array, Array]:
     """Return ``x`` with mean 0 and variance 1 over ``axes``, the mean and the inverse deviation.
 
     The first is in the dtype of ``x``, the statistics are at least float32.
@@ -178,7 +178,7 @@ def instance_normalization(
     Source: ONNX operator specification, InstanceNormalization-22.
     """
     del consumed_inputs
-    y = _standardize(input, range(2, input.ndim), epsilon)[0]
+    y = standardize(input, range(2, input.ndim), epsilon)[0]
     shape = (-1, *(1,) * (input.ndim - 2))
     return y * scale.reshape(shape) + b.reshape(shape)
 
@@ -188,7 +188,7 @@ def instance_normalization_last(
     input: Array, scale: Array, b: Array, *, epsilon: float = 1e-5, **_: object
 ) -> Array:
     """Normalize each channel of ``[N, *spatial, C]`` over its positions."""
-    y = _standardize(input, range(1, input.ndim - 1), epsilon)[0]
+    y = standardize(input, range(1, input.ndim - 1), epsilon)[0]
     return y * scale + b
 
 
@@ -216,7 +216,7 @@ def layer_normalization(
     Source: ONNX operator specification, LayerNormalization-17.
     """
     axes = range(axis % x.ndim, x.ndim)
-    y, *statistics = _standardize(x, axes, epsilon)
+    y, *statistics = standardize(x, axes, epsilon)
     y = y * scale if b is None else y * scale + b
     if n_outputs == 1:
         return y
@@ -263,7 +263,7 @@ def group_normalization(
     del stash_type  # see `widened`
     shape = (-1, *(1,) * (x.ndim - 2))
     grouped = x.reshape(x.shape[0], num_groups, -1)
-    y = _standardize(grouped, (2,), epsilon)[0].reshape(x.shape)
+    y = standardize(grouped, (2,), epsilon)[0].reshape(x.shape)
     return y * scale.reshape(shape) + bias.reshape(shape)
 
 

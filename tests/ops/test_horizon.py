@@ -77,6 +77,13 @@ def test_pads_are_all_begins_then_all_ends(mode: str) -> None:
     np.testing.assert_array_equal(got, np.pad(X, [(0, 0), (0, 0), (1, 3), (2, 4)], mode=mode))
 
 
+@pytest.mark.parametrize("mode", ["constant", "edge"])
+def test_negative_pads_crop_as_in_pad_2(mode: str) -> None:
+    got = horizon.hz_pad(jnp.asarray(X), pads=(0, 0, -1, 2, 0, 0, 3, -2), mode=mode)
+    cropped = X[:, :, 1:, :-2]
+    np.testing.assert_array_equal(got, np.pad(cropped, [(0, 0), (0, 0), (0, 3), (2, 0)], mode=mode))
+
+
 def test_an_unknown_pad_mode_is_refused() -> None:
     with pytest.raises(ModelError, match="'reflect'"):
         horizon.hz_pad(jnp.ones(3), pads=(1, 1), mode="reflect")
