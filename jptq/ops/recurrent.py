@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jptq.errors import ShapeError
+from jptq.ops import activation
 from jptq.ops.registry import op
 from jptq.ops.traits import Cost, Ints, Traits
 from jptq.ops.words import choose
@@ -22,17 +22,17 @@ State = tuple[Array, ...]
 
 # Source: ONNX operator specification, LSTM-22: activations and their default alpha and beta.
 _ACTIVATIONS: dict[str, Callable[..., Array]] = {
-    "relu": lambda x, a, b: jax.nn.relu(x),
+    "relu": lambda x, a, b: activation.relu(x),
     "tanh": lambda x, a, b: jnp.tanh(x),
-    "sigmoid": lambda x, a, b: jax.nn.sigmoid(x),
+    "sigmoid": lambda x, a, b: activation.sigmoid(x),
     "affine": lambda x, a, b: a * x + b,
-    "leakyrelu": lambda x, a, b: jnp.where(x >= 0, x, a * x),
-    "thresholdedrelu": lambda x, a, b: jnp.where(x >= a, x, 0),
+    "leakyrelu": lambda x, a, b: activation.leaky_relu(x, alpha=a),
+    "thresholdedrelu": lambda x, a, b: activation.thresholded_relu(x, alpha=a),
     "scaledtanh": lambda x, a, b: a * jnp.tanh(b * x),
-    "hardsigmoid": lambda x, a, b: jnp.clip(a * x + b, 0, 1),
-    "elu": lambda x, a, b: jnp.where(x >= 0, x, a * jnp.expm1(jnp.minimum(x, 0))),
-    "softsign": lambda x, a, b: x / (1 + jnp.abs(x)),
-    "softplus": lambda x, a, b: jax.nn.softplus(x),
+    "hardsigmoid": lambda x, a, b: activation.hard_sigmoid(x, alpha=a, beta=b),
+    "elu": lambda x, a, b: activation.elu(x, alpha=a),
+    "softsign": lambda x, a, b: activation.softsign(x),
+    "softplus": lambda x, a, b: activation.softplus(x),
 }
 _ALPHA = {"leakyrelu": 0.01, "thresholdedrelu": 1.0, "hardsigmoid": 0.2, "elu": 1.0, "affine": 1.0}
 _BETA = {"hardsigmoid": 0.5}

@@ -95,6 +95,16 @@ def test_samples_and_gradients_pass_through_the_scan() -> None:
     assert np.abs(np.asarray(gradient)).max() > 0
 
 
+@pytest.mark.parametrize("name", ["ThresholdedRelu", "LeakyRelu", "Elu", "Softsign", "Softplus"])
+def test_an_activation_is_the_one_of_onnxruntime_at_its_bend(name: str) -> None:
+    x = np.array([-1, -0.5, 0, 0.5, 1, 1.5], np.float32).reshape(6, 1, 1)
+    inputs = [x, np.ones((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.float32)]
+    attributes: dict[str, Any] = {"activations": [name], "hidden_size": 1}
+    if name in ("ThresholdedRelu", "LeakyRelu", "Elu"):
+        attributes["activation_alpha"] = [0.5]
+    check_against_onnxruntime("RNN", inputs, attributes, opset=14)
+
+
 def test_an_unknown_activation_is_refused_with_near_names() -> None:
     x, w, r = (jnp.asarray(a) for a in _inputs("RNN", 1)[:3])
     with pytest.raises(ShapeError, match="did you mean 'tanh'"):
