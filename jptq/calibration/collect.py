@@ -13,7 +13,7 @@ from jax import Array
 from jptq.calibration import statistics
 from jptq.calibration.method import Method
 from jptq.calibration.statistics import Statistics
-from jptq.data import Samples, batches
+from jptq.data import SampleSet, batches
 from jptq.numerics.affine import refuse_nan
 from jptq.quant.plan import FEATURE, Calibration, Plan
 
@@ -33,7 +33,7 @@ def observed(plan: Plan) -> tuple[Calibration, ...]:
 def collect(
     run: Run,
     plan: Plan,
-    samples: Samples,
+    samples: SampleSet,
     methods: Sequence[Method],
     *,
     apart: Collection[str] = (),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from jptq import prng
-from jptq.data import MemorySamples, Samples
+from jptq.data import MemorySamples, SampleSet
 
 COUNT = 8
 
 
-def random_samples(like: Samples) -> MemorySamples:
+def random_samples(like: SampleSet) -> MemorySamples:
     """Return standard normal samples of the shapes of given ones; the same in every run.
 
     What is no float (an index, a mask) is taken from the given ones: any other value might be

@@ -18,7 +18,7 @@ from jptq.calibration.noise import random_samples
 from jptq.calibration.scoring import COSINE, Scorer, goodness
 from jptq.calibration.statistics import Statistics
 from jptq.calibration.weights import weight_thresholds
-from jptq.data import Samples
+from jptq.data import SampleSet
 from jptq.errors import ConfigError, DataError
 from jptq.ir.model import Model
 from jptq.numerics.affine import clean_thresholds
@@ -37,7 +37,7 @@ def calibrate(
     run: Run,
     model: Model,
     plan: Plan,
-    samples: Samples,
+    samples: SampleSet,
     *,
     activation: Activation | None = None,
     weight: Weight | None = None,

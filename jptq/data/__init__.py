@@ -2,12 +2,13 @@
 
 from jptq.data.batches import batches
 from jptq.data.check import Expected
-from jptq.data.samples import FolderSamples, MemorySamples, Samples, load_samples
+from jptq.data.samples import FolderSamples, MemorySamples, Samples, SampleSet, load_samples
 
 __all__ = [
     "Expected",
     "FolderSamples",
     "MemorySamples",
+    "SampleSet",
     "Samples",
     "batches",
     "load_samples",

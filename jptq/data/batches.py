@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jptq.data.samples import Samples
+from jptq.data.samples import SampleSet
 
 
-def batches(samples: Samples, size: int) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """Yield the samples in order, ``size`` at a time, reading each when its batch is due.
+def batches(
+    samples: SampleSet, size: int, inputs: Sequence[str] | None = None
+) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """Yield the samples in order, reading each when its batch is due.
 
-    The last batch is filled up with its last sample, so that one program serves all batches.
+    All batches have the same size, so that one program serves them; the last one is filled up
+    with its last sample. A nearly empty one would cost as much as the others, so the samples are
+    spread over as few batches as they need.
 
     Args:
       samples: Any number of them.
-      size: Samples per batch, at least 1; fewer if there are fewer in all.
+      size: Most samples of a batch, at least 1.
+      inputs: Names of the arrays to take; all that the first sample of a batch has if None.
 
     Yields:
-      ``{input: [size, *shape]}`` and how many of the samples are real.
+      ``{input: [S, *shape]}`` and how many of the S samples are real.
     """
     count = len(samples)
-    size = min(size, count)
-    for start in range(0, count, max(size, 1)):
+    size = -(-count // -(-count // size)) if count else 1
+    for start in range(0, count, size):
         group = [samples[i] for i in range(start, min(start + size, count))]
         full = group + [group[-1]] * (size - len(group))
-        yield {name: np.stack([sample[name] for sample in full]) for name in full[0]}, len(group)
+        names = group[0] if inputs is None else inputs
+        yield {name: np.stack([sample[name] for sample in full]) for name in names}, len(group)

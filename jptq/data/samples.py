@@ -30,17 +30,24 @@ _FORBIDDEN = '/\\:*?"<>|'
 _HEADER_BYTES = 1 << 16
 
 
-class Samples(Protocol):
-    """Samples that are read when they are asked for."""
+class SampleSet(Protocol):
+    """Samples that are read when they are asked for; a list of feeds is one."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def __getitem__(self, index: int, /) -> Mapping[str, np.ndarray]:
+        """Return one sample, an array per network input."""
+
+
+class Samples(SampleSet, Protocol):
+    """Samples whose content is known by a digest."""
 
     @property
     def digest(self) -> str:
         """Hex digest of the content."""
 
-    def __len__(self) -> int:
-        """Return the number of samples."""
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int, /) -> dict[str, np.ndarray]:
         """Return one sample, an array per network input."""
 
 

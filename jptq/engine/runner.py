@@ -6,13 +6,14 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jptq.data import SampleSet, batches
 from jptq.engine import memory
 from jptq.engine.lower import lower
 from jptq.engine.memory import Batching
@@ -22,20 +23,12 @@ from jptq.ir.model import Model
 from jptq.quant.assign import Table
 from jptq.quant.plan import Plan
 
+__all__ = ["Compilations", "Feeds", "Packed", "Runner", "SampleSet"]
+
 T = TypeVar("T")
 
 Feeds: TypeAlias = Mapping[str, np.ndarray]
 """One sample, or S samples with a leading axis where a function says so."""
-
-
-class SampleSet(Protocol):
-    """Samples that are read when they are asked for; a list of feeds is one."""
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-
-    def __getitem__(self, index: int, /) -> Feeds:
-        """Return one sample."""
 
 
 class Compilations:
@@ -218,21 +211,13 @@ class Runner:
     def batches(
         self, samples: SampleSet, size: int | None = None
     ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-        """Yield stacked feeds of some samples and how many of them are real.
+        """Yield what the program takes of some samples, see `jptq.data.batches`.
 
-        At most ``size`` of them, `batch` if None, and the same number in every batch.
-
-        The last batch is filled up with its last sample, so that one program serves all.
+        Args:
+          samples: Any number of them.
+          size: Most samples of a batch; `batch` if None.
         """
-        # Even batches: a last one that is nearly empty would cost as much as the others.
-        size = _even(len(samples), size or self.batch)
-        for start in range(0, len(samples), size):
-            chunk = [samples[i] for i in range(start, min(start + size, len(samples)))]
-            full = chunk + [chunk[-1]] * (size - len(chunk))
-            yield (
-                {n: np.stack([feeds[n] for feeds in full]) for n in self.program.inputs},
-                len(chunk),
-            )
+        return batches(samples, size or self.batch, self.program.inputs)
 
     def forward(self, table: Table | Packed | None) -> Callable[[Feeds], dict[str, np.ndarray]]:
         """Return the function that evaluators call: feeds of any batch, outputs on the host.
@@ -313,8 +298,3 @@ class Runner:
                 )
             out[name] = value
         return out
-
-
-def _even(count: int, most: int) -> int:
-    """Return the size of the fewest batches of at most ``most`` that hold ``count``."""
-    return -(-count // -(-count // most)) if count else 1

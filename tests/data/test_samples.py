@@ -182,6 +182,8 @@ def test_batches_get_an_axis_of_their_own_and_are_filled_up() -> None:
     assert [real for _, real in found] == [2, 2, 1]
     assert {feeds["image"].shape for feeds, _ in found} == {(2, 1, 2, 3)}
     np.testing.assert_array_equal(found[2][0]["image"][1], image(4))
+    (named,) = batches([{"image": image(0), "label": np.zeros(3)}], 1, ["image"])
+    assert set(named[0]) == {"image"}
     (whole,) = batches(samples, 99)
     assert whole[0]["image"].shape == (5, 1, 2, 3)
     assert list(batches(samples.first(0), 2)) == []
