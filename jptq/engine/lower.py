@@ -83,7 +83,7 @@ class _Lowering:
         self.platform = platform or jax.default_backend()
         self.prefer = prefer or {}
         self.known: dict[str, np.ndarray] = dict(model.initializers) | dict(bound)
-        self.bound = tuple(bound)
+        self.bound = dict(bound)
         self.specs: dict[str, Spec] = {}
         self.perms: dict[str, Perm] = {}
         self.depends: dict[str, frozenset[str]] = {}
@@ -127,7 +127,7 @@ class _Lowering:
             plan=self.plan,
             shapes=shapes,
             dtypes=dtypes,
-            static_inputs=self.bound,
+            bound=self.bound,
         )
 
     def _calibration(self, node: Node) -> None:

@@ -13,6 +13,7 @@ from jax import Array
 
 from jptq.engine import layouts
 from jptq.engine.layouts import Perm
+from jptq.errors import StaticInputError
 from jptq.numerics.fake_quant import fake_quant
 from jptq.quant.assign import Table
 from jptq.quant.plan import Plan
@@ -115,7 +116,7 @@ class Program:
 
     Attributes:
       steps: In execution order.
-      inputs: Fed tensors, `static_inputs` left out.
+      inputs: Fed tensors, those of `bound` left out.
       outputs: Names of the graph outputs.
       constants: Outputs that are known without running.
       weights: Raw constants by initializer name: the first argument of everything traced.
@@ -123,7 +124,7 @@ class Program:
       plan: The quantizers, or None if the graph has none.
       shapes: Canonical shape of every tensor.
       dtypes: Dtype of every tensor.
-      static_inputs: Inputs bound from the example because an operator needed their value.
+      bound: Inputs that hold the example's value, because an operator needed it.
     """
 
     steps: tuple[Step, ...]
@@ -135,7 +136,35 @@ class Program:
     plan: Plan | None
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, np.dtype]
-    static_inputs: tuple[str, ...] = ()
+    bound: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def static_inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that are part of the program."""
+        return tuple(self.bound)
+
+    def other_static(self, feeds: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the static inputs that feeds hold with another value than the program."""
+        return tuple(
+            name
+            for name, value in self.bound.items()
+            if name in feeds and not np.array_equal(feeds[name], value)
+        )
+
+    def refuse_other_static(self, feeds: Mapping[str, Any], *, where: str = "") -> None:
+        """Refuse feeds that the program would give another network's outputs for.
+
+        Raises:
+          StaticInputError: An input of `static_inputs` differs.
+        """
+        for name in self.other_static(feeds):
+            raise StaticInputError(
+                f"input {name!r} differs from the example",
+                where=where,
+                why="an operator needed its value while tracing",
+                hint="a network of its own for every value: trace it again, or make the input a "
+                "constant (--input_value)",
+            )
 
     def prepare(
         self, weights: Mapping[str, Array], quantizer: Quantizer | None

@@ -66,6 +66,22 @@ class Compilations:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Fitting:
+    """Samples that hold what a program was lowered for."""
+
+    program: Program
+    samples: SampleSet
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int, /) -> Feeds:
+        sample = self.samples[index]
+        self.program.refuse_other_static(sample, where=f"sample {index}")
+        return sample
+
+
+@dataclasses.dataclass(frozen=True)
 class Packed:
     """Weights on the device, quantized and in the form that the program wants."""
 
@@ -216,8 +232,19 @@ class Runner:
         Args:
           samples: Any number of them.
           size: Most samples of a batch; `batch` if None.
+
+        Raises:
+          StaticInputError: (when read) a sample differs in an input that is part of the program.
         """
-        return batches(samples, size or self.batch, self.program.inputs)
+        return batches(self.fitting(samples), size or self.batch, self.program.inputs)
+
+    def fitting(self, samples: SampleSet) -> SampleSet:
+        """Return the samples; reading one that is none of the program's is refused.
+
+        Raises:
+          StaticInputError: (when read) it differs in an input that is part of the program.
+        """
+        return _Fitting(self.program, samples) if self.program.bound else samples
 
     def forward(self, table: Table | Packed | None) -> Callable[[Feeds], dict[str, np.ndarray]]:
         """Return the function that evaluators call: feeds of any batch, outputs on the host.
@@ -227,6 +254,7 @@ class Runner:
 
         Raises:
           ShapeError: (when called) feeds do not consist of whole samples.
+          StaticInputError: (when called) an input that is part of the program has another value.
         """
         packed = table if isinstance(table, Packed) else self.pack(table)
         shapes = self.program.shapes
@@ -269,6 +297,10 @@ class Runner:
         return forward
 
     def _checked(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        for name, value in self.program.bound.items():
+            if name in feeds:
+                for one in _samples_in(np.asarray(feeds[name]), value.shape):
+                    self.program.refuse_other_static({name: one})
         missing = [n for n in self.program.inputs if n not in feeds]
         if missing:
             raise ShapeError(
@@ -279,13 +311,7 @@ class Runner:
         for name in self.program.inputs:
             value = np.asarray(feeds[name])
             want = self.program.shapes[name]
-            whole = value.shape == want or (
-                value.ndim == len(want) > 0
-                and value.shape[1:] == want[1:]
-                and value.shape[0] > 0
-                and value.shape[0] % want[0] == 0
-            )
-            if not whole:
+            if not _whole(value, want):
                 raise ShapeError(
                     f"input {name!r} has shape {value.shape}",
                     why=f"the model was prepared for {want} per sample",
@@ -298,3 +324,18 @@ class Runner:
                 )
             out[name] = value
         return out
+
+
+def _whole(value: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Tell whether an array is one sample of a shape, or several joined along axis 0."""
+    return value.shape == shape or (
+        value.ndim == len(shape) > 0
+        and value.shape[1:] == shape[1:]
+        and min(value.shape[0], shape[0]) > 0
+        and value.shape[0] % shape[0] == 0
+    )
+
+
+def _samples_in(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the samples that an array holds ``[S, *shape]``; itself alone if there are none."""
+    return value.reshape(-1, *shape) if _whole(value, shape) and value.size else value[np.newaxis]

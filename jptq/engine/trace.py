@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from jptq.engine.lower import lower
-from jptq.errors import ShapeError, StaticInputError
+from jptq.errors import ShapeError
 from jptq.ir.model import Model
 
 
@@ -36,7 +36,6 @@ class Forward:
         with self._types():
             self._program = lower(model, {n: np.asarray(v) for n, v in example.items()})
             self.static_inputs = self._program.static_inputs
-            self._bound = {n: np.asarray(example[n]) for n in self.static_inputs}
             self.weights = {n: jnp.asarray(w) for n, w in self._program.weights.items()}
         self._jitted = jax.jit(self.apply)
 
@@ -57,13 +56,7 @@ class Forward:
           ShapeError: An input is missing, or its shape is not the example's.
           StaticInputError: An input of `static_inputs` differs from the example.
         """
-        for name, value in self._bound.items():
-            if name in feeds and not np.array_equal(feeds[name], value):
-                raise StaticInputError(
-                    f"input {name!r} differs from the example",
-                    why="an operator needed its value while tracing",
-                    hint="trace it again with an example of that value",
-                )
+        self._program.refuse_other_static(feeds)
         given = {n: feeds[n] for n in self._program.inputs if n in feeds}
         with self._types():
             out = self._jitted(self.weights, given)

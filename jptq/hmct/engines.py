@@ -31,12 +31,10 @@ class _Compiled:
 
     Attributes:
       runner: Has the programs.
-      example: A sample; its shapes and the values of static inputs are part of the programs.
       replaceable: Constants that are arguments of the programs.
     """
 
     runner: Runner
-    example: Feeds
     replaceable: frozenset[str]
 
 
@@ -77,7 +75,7 @@ class Engines:
                 return runner
             return runner.sharing(model, plan=plan, changed=changed, floats=floats)
         runner = Runner(model, example, plan=plan, batching=batching, floats=floats)
-        found.append(_Compiled(runner, dict(example), _replaceable(runner)))
+        found.append(_Compiled(runner, _replaceable(runner)))
         while len(self._compiled) > _KEPT:
             self._compiled.popitem(last=False)
         del found[:-_KEPT]
@@ -88,11 +86,6 @@ class Engines:
 def engines() -> Engines:
     """Return the compiled networks of this process."""
     return Engines()
-
-
-def same_static(runner: Runner, bound: Feeds, example: Feeds) -> bool:
-    """Whether two samples agree in the inputs whose values are part of the programs."""
-    return all(np.array_equal(bound[n], example[n]) for n in runner.program.static_inputs)
 
 
 def _structure(model: Model, plan: Plan | None, example: Feeds, batching: Batching | None) -> str:
@@ -123,7 +116,7 @@ def _shown(node: Node) -> str:
 
 def _changed(compiled: _Compiled, model: Model, example: Feeds) -> dict[str, np.ndarray] | None:
     """Return the weights that differ; None if what differs is part of the program."""
-    if not same_static(compiled.runner, compiled.example, example):
+    if compiled.runner.program.other_static(example):
         return None
     own = compiled.runner.model.initializers
     changed = {n: a for n, a in model.initializers.items() if not _equal(own[n], a)}

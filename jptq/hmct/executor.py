@@ -10,7 +10,7 @@ import numpy as np
 from jptq import ir
 from jptq.engine import Runner
 from jptq.errors import DataError, UnknownNameError
-from jptq.hmct.engines import Feeds, engines, same_static
+from jptq.hmct.engines import Feeds, engines
 from jptq.hmct.model import AnyModel, OnnxModel
 from jptq.ir import Model
 from jptq.quant.assign import table
@@ -29,7 +29,6 @@ class _Opened:
     """A runner for one shape of feeds, with one precision."""
 
     runner: Runner
-    example: Feeds
     forward: Forward
 
 
@@ -133,11 +132,10 @@ class ORTExecutor:
         example = {t.name: _sample(t, feeds[t.name]) for t in model.inputs}
         key = tuple((name, array.shape) for name, array in example.items())
         opened = self._opened.get(key)
-        if opened is None or not same_static(opened.runner, opened.example, example):
+        if opened is None or opened.runner.program.other_static(example):
             fixed = ir.fix_inputs(model, {name: array.shape for name, array in example.items()})
             runner, forward = _compiled(fixed, example)
-            bound = {name: example[name] for name in runner.program.static_inputs}
-            opened = self._opened[key] = _Opened(runner, bound, forward)
+            opened = self._opened[key] = _Opened(runner, forward)
         return opened.forward
 
 

@@ -40,7 +40,7 @@ def thresholds(
         observer(runner),
         placed,
         plan,
-        samples,
+        runner.fitting(samples),
         activation=config.activation,
         weight=config.weight,
         modelwise=config.modelwise,

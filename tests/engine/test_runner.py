@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from jptq.engine import Batching, Runner
-from jptq.errors import ShapeError
+from jptq.errors import ShapeError, StaticInputError
 from tests.engine.quantized import Network, chain, network, samples
 from tests.graphs import Graph
 from tests.oracles import relative_error, run_onnx
@@ -176,6 +176,36 @@ def test_inputs_that_are_bound_need_not_be_fed() -> None:
     runner = Runner(float_model(g), feeds)
     (found,) = runner.forward(None)({"x": feeds["x"]}).values()
     assert found.shape == (3, 4)
+
+
+def _top(count: int) -> tuple[Runner, dict[str, np.ndarray]]:
+    """Return the sum of the ``count`` largest values of ``x``; the number is an input."""
+    g = Graph()
+    x, k = g.input("x", (1, 6)), g.input("k", (1,), onnx.TensorProto.INT64)
+    g.output(g.add("ReduceSum", g.add("TopK", x, k, n_outputs=2), keepdims=1))
+    feeds = {"x": np.arange(6, dtype=np.float32)[None], "k": np.array([count])}
+    return Runner(float_model(g), feeds), feeds
+
+
+def test_another_value_of_an_input_that_is_part_of_the_program_is_refused() -> None:
+    runner, feeds = _top(1)
+    forward = runner.forward(None)
+    two = {"x": np.concatenate([feeds["x"], feeds["x"] + 1]), "k": np.array([1, 1])}
+    (found,) = forward(two).values()
+    np.testing.assert_array_equal(found, [[5], [6]])
+    for other in ([5], [1, 5]):
+        with pytest.raises(StaticInputError, match="'k' differs"):
+            forward({"x": two["x"][: len(other)], "k": np.array(other)})
+
+
+def test_a_sample_with_another_value_of_such_an_input_is_named() -> None:
+    runner, feeds = _top(1)
+    assert [count for _, count in runner.batches([feeds, feeds])] == [2]
+    with pytest.raises(StaticInputError, match="'k' differs") as caught:
+        list(runner.batches([feeds, {**feeds, "k": np.array([5])}]))
+    assert caught.value.where == "sample 1"
+    with pytest.raises(StaticInputError):
+        runner.fitting([feeds, {**feeds, "k": np.array([5])}])[1]
 
 
 def test_integer_outputs_are_exact() -> None:
