@@ -34,6 +34,7 @@ def infer(
     dynamic: Mapping[int, Spec],
     static: Mapping[int, np.ndarray],
     count: int,
+    wide: bool,
 ) -> tuple[tuple[Spec, ...], tuple[np.ndarray | None, ...]]:
     """Return what is known of an operator's outputs when only some of its inputs are.
 
@@ -42,6 +43,7 @@ def infer(
       dynamic: Shapes and dtypes of the inputs that are only known when running, by position.
       static: Values of the others that are there.
       count: How many inputs the operator has.
+      wide: 64-bit types are what they say; else they count as JAX's 32-bit ones.
 
     Returns:
       The outputs' shapes and dtypes; and their values, None for each that hangs on the values of
@@ -57,8 +59,9 @@ def infer(
         known = tuple(value if isinstance(value, np.ndarray) else None for value in results)
         return results
 
-    narrowed = [Spec(s.shape, jax.dtypes.canonicalize_dtype(s.dtype)) for s in dynamic.values()]
-    specs = jax.tree.map(lambda s: Spec(s.shape, s.dtype), jax.eval_shape(call, *narrowed))
+    with jax.enable_x64(wide):
+        given = [Spec(s.shape, jax.dtypes.canonicalize_dtype(s.dtype)) for s in dynamic.values()]
+        specs = jax.tree.map(lambda s: Spec(s.shape, s.dtype), jax.eval_shape(call, *given))
     return specs, known
 
 

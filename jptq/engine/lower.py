@@ -37,6 +37,7 @@ def lower(
     plan: Plan | None = None,
     platform: str | None = None,
     prefer: Mapping[str, str] | None = None,
+    wide: bool = True,
 ) -> Program:
     """Return the program of a graph for the shapes of an example.
 
@@ -47,6 +48,8 @@ def lower(
       plan: The quantizers of a calibrated graph; without it HzCalibration nodes pass their input.
       platform: "cpu", "gpu" or "tpu"; the default backend if None.
       prefer: ``{operator: lowering}`` to force; "default" is the operator's own function.
+      wide: The example's types are those that the graph declares; False if they are JAX's 32-bit
+        ones already.
 
     Raises:
       UnsupportedOpError: Operators or attributes without an implementation, all at once.
@@ -57,7 +60,7 @@ def lower(
     bound: dict[str, np.ndarray] = {}
     while True:
         try:
-            return _Lowering(model, example, bound, plan, platform, prefer).program()
+            return _Lowering(model, example, bound, plan, platform, prefer, wide).program()
         except _NeedsValueError as need:
             new = sorted(need.inputs - set(bound))
             values = {name: example[name] for name in new}
@@ -77,11 +80,13 @@ class _Lowering:
         plan: Plan | None,
         platform: str | None,
         prefer: Mapping[str, str] | None,
+        wide: bool,
     ) -> None:
         self.model = model
         self.plan = plan
         self.platform = platform or jax.default_backend()
         self.prefer = prefer or {}
+        self.wide = wide
         self.known: dict[str, np.ndarray] = dict(model.initializers) | dict(bound)
         self.bound = dict(bound)
         self.specs: dict[str, Spec] = {}
@@ -201,7 +206,7 @@ class _Lowering:
             static |= {i: self.known[n] for i, n in enumerate(names) if self._is_literal(n)}
         specs = [self._spec(n) if n else None for n in names]
         dynamic = {i: s for i, s in enumerate(specs) if s is not None and i not in static}
-        abstract, known = self._guard(node, infer, function, dynamic, static, len(names))
+        abstract, known = self._guard(node, infer, function, dynamic, static, len(names), self.wide)
         if all(value is not None for value in known):
             self.known |= {n: v for n, v in zip(node.outputs, known, strict=False) if n}
             return
@@ -324,14 +329,17 @@ class _Lowering:
         if not name:
             return Operand()
         if index in static:
-            return Operand(literal=static[index])
+            return Operand(static=static[index])
         if name in self.perms and name not in self.bound:
             perm = want if want is not None else layouts.canonical(len(self.perms[name]))
             return Operand(value=name, perm=perm, prepare=prepare)
         tensor, calibration, axis = self.quantized.get(name, (name, None, None))
         if calibration is None and self._is_literal(name):
-            literal = _narrow(self.known[name])
-            return Operand(literal=literal if prepare is None else np.asarray(prepare(literal)))
+            literal = self.known[name]
+            if prepare is not None:
+                with jax.enable_x64(True), jax.ensure_compile_time_eval():
+                    literal = np.asarray(prepare(literal))
+            return Operand(literal=literal)
         key = f"{tensor}|{calibration}|{_pack_name(prepare)}"
         self.slots.setdefault(
             key, WeightSlot(tensor=tensor, calibration=calibration, axis=axis, pack=prepare)
@@ -363,11 +371,6 @@ def _pack_name(prepare: Callable[..., Any] | None) -> str:
     if isinstance(prepare, functools.partial):
         return f"{_pack_name(prepare.func)}{sorted(prepare.keywords.items())}{prepare.args}"
     return f"{prepare.__module__}.{prepare.__qualname__}"
-
-
-def _narrow(value: np.ndarray) -> np.ndarray:
-    """Bring a literal to the widest type that JAX has at the moment."""
-    return value.astype(jax.dtypes.canonicalize_dtype(value.dtype), copy=False)
 
 
 def _identity(x: Any) -> tuple[Any]:

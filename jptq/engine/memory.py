@@ -12,6 +12,9 @@ import os
 import sys
 from collections.abc import Iterable
 
+import jax
+import numpy as np
+
 from jptq.engine.program import Program
 
 MIB = 2**20
@@ -97,8 +100,12 @@ def release() -> None:
 
 def size(program: Program, names: Iterable[str]) -> float:
     """Return the bytes of some tensors of one sample."""
+
+    def width(dtype: np.dtype) -> int:
+        return jax.dtypes.canonicalize_dtype(dtype).itemsize
+
     return float(
-        sum(math.prod(program.shapes[n]) * program.dtypes[n].itemsize for n in dict.fromkeys(names))
+        sum(math.prod(program.shapes[n]) * width(program.dtypes[n]) for n in dict.fromkeys(names))
     )
 
 

@@ -47,21 +47,46 @@ def table_quantizer(plan: Plan, table: Table) -> Quantizer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Operand:
-    """Where one input of a step comes from: exactly one of the first three is set, or none.
+    """Where one input of a step comes from: exactly one of the first four is set, or none.
 
     Attributes:
       value: A tensor computed by an earlier step (or fed), wanted in order `perm`.
       weight: Key of a packed weight.
-      literal: A value known while lowering.
+      literal: A constant that is part of the program.
+      static: The same where the step's function needs it on the host.
       perm: Wanted axis order of `value`.
       prepare: Applied to `value` after it is in order (packing, broadcasting).
     """
 
     value: str = ""
     weight: str = ""
-    literal: Any = None
+    literal: np.ndarray | None = None
+    static: np.ndarray | None = None
     perm: Perm = ()
     prepare: Callable[[Array], Array] | None = None
+
+
+def beyond(value: np.ndarray) -> np.ndarray:
+    """Return the integers of an array that JAX's widest integer at the moment cannot hold."""
+    if value.dtype.kind not in "iu":
+        return value.ravel()[:0]
+    limits = np.iinfo(jax.dtypes.canonicalize_dtype(value.dtype))
+    return value[(value < limits.min) | (value > limits.max)]
+
+
+def narrowed(value: np.ndarray) -> np.ndarray:
+    """Return a constant in the widest type that JAX has at the moment.
+
+    Integers that do not fit become the largest ones that do: what stands for "no limit" (the
+    bound of a Clip, a fill) stays that.
+    """
+    dtype = jax.dtypes.canonicalize_dtype(value.dtype)
+    if dtype == value.dtype:
+        return value
+    if value.dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        value = np.clip(value, limits.min, limits.max)
+    return value.astype(dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,7 +148,8 @@ class Program:
       slots: Packed weights by key.
       plan: The quantizers, or None if the graph has none.
       shapes: Canonical shape of every tensor.
-      dtypes: Dtype of every tensor.
+      dtypes: Dtype of every tensor, as the graph declares it: programs that run without 64-bit
+        types have 32 bits instead.
       bound: Inputs that hold the example's value, because an operator needed it.
     """
 
@@ -216,8 +242,10 @@ class Program:
         def fetch(operand: Operand) -> Any:
             if operand.weight:
                 return packed[operand.weight]
+            if operand.literal is not None:
+                return narrowed(operand.literal)
             if not operand.value:
-                return operand.literal
+                return operand.static
             cached = (operand.value, operand.perm)
             if cached not in converted:
                 have = self.perms[operand.value]
@@ -239,7 +267,7 @@ class Program:
         out = {}
         for name in self.outputs:
             if name in self.constants:
-                out[name] = jax.numpy.asarray(self.constants[name])
+                out[name] = jax.numpy.asarray(narrowed(self.constants[name]))
             else:
                 perm = self.perms[name]
                 out[name] = layouts.convert(env[name], perm, layouts.canonical(len(perm)))

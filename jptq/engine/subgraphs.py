@@ -85,7 +85,8 @@ def _run(
     example = {
         n: jax.ShapeDtypeStruct(np.shape(v), jax.numpy.result_type(v)) for n, v in traced.items()
     }
-    program = lower(whole, example, platform=platform)
+    wide = jax.dtypes.canonicalize_dtype(np.int64) == np.int64
+    program = lower(whole, example, platform=platform, wide=wide)
     packed = program.prepare({n: jax.numpy.asarray(w) for n, w in program.weights.items()}, None)
     outputs = program.run(packed, None, {n: jax.numpy.asarray(v) for n, v in traced.items()})
     return tuple(

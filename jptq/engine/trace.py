@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jptq.engine.lower import lower
+from jptq.engine.program import Program
 from jptq.errors import ShapeError
 from jptq.ir.model import Model
 
@@ -29,13 +30,10 @@ class Forward:
     """
 
     def __init__(self, model: Model, example: Mapping[str, np.ndarray]) -> None:
-        tensors = (*model.inputs, *model.outputs)
-        self._wide = any(t.dtype in _WIDE for t in tensors) or any(
-            np.asarray(v).dtype in _WIDE for v in example.values()
-        )
+        self._program = lower(model, {n: np.asarray(v) for n, v in example.items()})
+        self._wide = _is_wide(self._program)
+        self.static_inputs = self._program.static_inputs
         with self._types():
-            self._program = lower(model, {n: np.asarray(v) for n, v in example.items()})
-            self.static_inputs = self._program.static_inputs
             self.weights = {n: jnp.asarray(w) for n, w in self._program.weights.items()}
         self._jitted = jax.jit(self.apply)
 
@@ -84,6 +82,13 @@ class Forward:
 
 
 _WIDE = (np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64), np.dtype(np.complex128))
+
+
+def _is_wide(program: Program) -> bool:
+    """Tell whether a program computes with 64-bit types, or gives them out."""
+    computed = (name for step in program.steps for name in step.outputs if name)
+    names = (*program.inputs, *program.outputs, *computed)
+    return any(program.dtypes[name] in _WIDE for name in names)
 
 
 def trace(model: Model, example_feeds: Mapping[str, np.ndarray]) -> Forward:

@@ -70,6 +70,27 @@ def test_integers_of_64_bits_stay_so() -> None:
     np.testing.assert_array_equal(np.asarray(found), feeds["x"] + 1)
 
 
+def test_integers_of_64_bits_stay_so_between_narrow_inputs_and_outputs() -> None:
+    g = Graph()
+    best = g.add("ArgMax", g.input("x", (2, 3)), axis=1, keepdims=0)
+    far = g.add("Mul", best, g.constant(np.int64(10**10)))
+    g.output(g.add("Cast", far, to=onnx.TensorProto.FLOAT))
+    feeds = {"x": np.array([[0, 1, 0], [0, 1, 2]], np.float32)}
+    (found,) = trace(float_model(g), feeds)(feeds).values()
+    np.testing.assert_array_equal(found, run_onnx(g.proto(), feeds)[g.outputs[0].name])
+
+
+def test_a_limit_beyond_32_bits_stays_one_in_a_program_of_the_caller() -> None:
+    g = Graph()
+    whole = g.add("Cast", g.input("x", (3,)), to=INT64)
+    bounded = g.add("Clip", whole, g.constant(np.int64(0)), g.constant(np.int64(2**63 - 1)))
+    g.output(g.add("Cast", bounded, to=onnx.TensorProto.FLOAT))
+    forward = trace(float_model(g), {"x": np.zeros(3, np.float32)})
+    x = np.array([-2, 3, 8], np.float32)
+    (found,) = jax.jit(forward.apply)(forward.weights, {"x": x}).values()
+    np.testing.assert_array_equal(found, [0, 3, 8])
+
+
 def test_doubles_stay_so() -> None:
     g = Graph()
     x = g.input("x", (3,), onnx.TensorProto.DOUBLE)

@@ -10,9 +10,12 @@ import onnx
 import pytest
 
 import jptq
-from jptq.errors import StaticInputError
+from jptq.errors import ModelError, StaticInputError
+from jptq.ir import from_bytes, to_proto
+from jptq.quant.export import to_qdq
 from jptq.tuning.prepare import Prepared
 from tests.graphs import Graph
+from tests.oracles import relative_error, run_onnx
 from tests.tuning.networks import CONFIG
 
 
@@ -37,3 +40,31 @@ def test_samples_that_differ_in_an_input_that_shapes_hang_on_are_refused(tmp_pat
         calibrated(tmp_path, g.proto(), [{"x": image, "k": np.array([k])} for k in (1, 5)])
     assert caught.value.where == "sample 1"
     assert "--input_value" in caught.value.hint
+
+
+def test_a_network_in_float64_is_refused_as_one() -> None:
+    g = Graph()
+    x = g.input("x", (1, 2, 3, 3), onnx.TensorProto.DOUBLE)
+    g.output(g.add("Relu", g.conv(x, 2, 4)), dtype=onnx.TensorProto.DOUBLE)
+    g.constants = {name: value.astype(np.float64) for name, value in g.constants.items()}
+    with pytest.raises(ModelError, match="nothing in the model can be quantized") as caught:
+        jptq.latency_of(from_bytes(g.proto().SerializeToString()))
+    assert "float64 networks are not quantized" in caught.value.hint
+
+
+def test_float64_tensors_between_float32_ones_carry_no_quantizer(tmp_path: Path) -> None:
+    g = Graph()
+    first = g.conv(g.input("x", (1, 2, 3, 3)), 2, 4, name="first")
+    wide = g.add("Cast", first, to=onnx.TensorProto.DOUBLE, name="wide")
+    squashed = g.add("Sigmoid", wide, name="squashed")
+    gated = g.add("Mul", wide, squashed, name="gated")
+    back = g.add("Cast", gated, to=onnx.TensorProto.FLOAT, name="back")
+    g.output(g.conv(back, 4, 2, name="second"))
+    image = np.random.default_rng(0).standard_normal((1, 2, 3, 3)).astype(np.float32)
+    found = calibrated(tmp_path, g.proto(), [{"x": image}])
+    tensors = {calibration.tensor for calibration in found.plan.calibrations}
+    assert {"x", back} <= tensors
+    assert not {wide, squashed, gated} & tensors
+    (want,) = run_onnx(to_proto(to_qdq(found.calibrated)), {"x": image}).values()
+    (got,) = found.runner.forward(found.table(found.configured))({"x": image}).values()
+    assert relative_error(got, want) < 1e-5
