@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,13 +18,15 @@ from jptq.data import SampleSet, batches
 from jptq.engine import memory
 from jptq.engine.lower import lower
 from jptq.engine.memory import Batching
-from jptq.engine.program import Program, table_quantizer
-from jptq.errors import ShapeError
+from jptq.engine.program import Program, beyond, table_quantizer
+from jptq.errors import DataError, ShapeError
 from jptq.ir.model import Model
 from jptq.quant.assign import Table
 from jptq.quant.plan import Plan
 
 __all__ = ["Compilations", "Feeds", "Packed", "Runner", "SampleSet"]
+
+_logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -78,6 +81,8 @@ class _Fitting:
     def __getitem__(self, index: int, /) -> Feeds:
         sample = self.samples[index]
         self.program.refuse_other_static(sample, where=f"sample {index}")
+        for name in self.program.inputs:
+            _refuse_beyond(np.asarray(sample[name]), name, where=f"sample {index}")
         return sample
 
 
@@ -115,6 +120,7 @@ class Runner:
         self.plan = plan
         self.batching = batching or Batching()
         self.program: Program = lower(model, example, plan=plan, prefer=prefer)
+        _warn_of_long_integers(self.program)
         self.batch = self.batch_for(memory.forward(self.program))
         self.compilations = Compilations()
         self.weights = {n: jnp.asarray(w) for n, w in self.program.weights.items()}
@@ -235,16 +241,20 @@ class Runner:
 
         Raises:
           StaticInputError: (when read) a sample differs in an input that is part of the program.
+          DataError: (when read) a sample holds integers beyond 32 bits.
         """
         return batches(self.fitting(samples), size or self.batch, self.program.inputs)
 
     def fitting(self, samples: SampleSet) -> SampleSet:
-        """Return the samples; reading one that is none of the program's is refused.
+        """Return the samples; reading one that the program would misread is refused.
 
         Raises:
           StaticInputError: (when read) it differs in an input that is part of the program.
+          DataError: (when read) it holds integers beyond 32 bits.
         """
-        return _Fitting(self.program, samples) if self.program.bound else samples
+        inputs = self.program.inputs
+        plain = not self.program.bound and all(_is_exact(self.program.dtypes[n]) for n in inputs)
+        return samples if plain else _Fitting(self.program, samples)
 
     def forward(self, table: Table | Packed | None) -> Callable[[Feeds], dict[str, np.ndarray]]:
         """Return the function that evaluators call: feeds of any batch, outputs on the host.
@@ -255,6 +265,7 @@ class Runner:
         Raises:
           ShapeError: (when called) feeds do not consist of whole samples.
           StaticInputError: (when called) an input that is part of the program has another value.
+          DataError: (when called) an input holds integers beyond 32 bits.
         """
         packed = table if isinstance(table, Packed) else self.pack(table)
         shapes = self.program.shapes
@@ -322,6 +333,7 @@ class Runner:
                 raise ShapeError(
                     f"input {name!r} has dtype {value.dtype}", why=f"the model takes {dtype}"
                 )
+            _refuse_beyond(value, name)
             out[name] = value
         return out
 
@@ -339,3 +351,41 @@ def _whole(value: np.ndarray, shape: tuple[int, ...]) -> bool:
 def _samples_in(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return the samples that an array holds ``[S, *shape]``; itself alone if there are none."""
     return value.reshape(-1, *shape) if _whole(value, shape) and value.size else value[np.newaxis]
+
+
+def _is_exact(dtype: np.dtype) -> bool:
+    """Tell whether every number of a type is one to the program too."""
+    return dtype.kind not in "iu" or jax.dtypes.canonicalize_dtype(dtype) == dtype
+
+
+def _refuse_beyond(value: np.ndarray, name: str, *, where: str = "") -> None:
+    if not _is_exact(value.dtype) and beyond(value).size:
+        raise DataError(
+            f"input {name!r} holds {beyond(value)[0]}",
+            where=where,
+            why="programs count in 32 bits, as the accelerator does",
+            hint="scale it down, or cut the network behind what reads it",
+        )
+
+
+_NO_LIMIT = 2**62
+"""Integers from here on stand for "no limit": the largest one that there is serves as well."""
+
+
+def _warn_of_long_integers(program: Program) -> None:
+    """Name the constants that a program counts with and cannot hold."""
+    found = {
+        step.node: value
+        for step in program.steps
+        for operand in step.operands
+        if operand.literal is not None
+        for value in beyond(operand.literal).tolist()
+        if abs(value) < _NO_LIMIT
+    }
+    for node, value in found.items():
+        _logger.warning(
+            "node %r computes with %d: programs count in 32 bits, so its result is wrong where "
+            "that matters",
+            node,
+            value,
+        )

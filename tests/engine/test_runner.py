@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from jptq.engine import Batching, Runner
-from jptq.errors import ShapeError, StaticInputError
+from jptq.errors import DataError, ShapeError, StaticInputError
 from tests.engine.quantized import Network, chain, network, samples
 from tests.graphs import Graph
 from tests.oracles import relative_error, run_onnx
@@ -206,6 +206,41 @@ def test_a_sample_with_another_value_of_such_an_input_is_named() -> None:
     assert caught.value.where == "sample 1"
     with pytest.raises(StaticInputError):
         runner.fitting([feeds, {**feeds, "k": np.array([5])}])[1]
+
+
+def _counted(op: str, *constants: int) -> Graph:
+    """Return an operator on an int64 input and constants, given out as float32."""
+    g = Graph()
+    i = g.input("i", (4,), onnx.TensorProto.INT64)
+    y = g.add(op, i, *(g.constant(np.int64(value)) for value in constants), name="count")
+    g.output(g.add("Cast", y, to=onnx.TensorProto.FLOAT))
+    return g
+
+
+@pytest.mark.parametrize("limits", [(0, 2**63 - 1), (-(2**63), 5)])
+def test_a_limit_beyond_32_bits_stays_one(
+    limits: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    g, feeds = _counted("Clip", *limits), {"i": np.array([-3, 0, 5, 7])}
+    (found,) = Runner(float_model(g), feeds).forward(None)(feeds).values()
+    (want,) = run_onnx(g.proto(), feeds).values()
+    np.testing.assert_array_equal(found, want)
+    assert not caplog.records
+
+
+def test_a_constant_that_32_bits_cannot_hold_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    Runner(float_model(_counted("Mul", 10**10)), {"i": np.arange(4)})
+    assert "'count' computes with 10000000000" in caplog.text
+
+
+def test_feeds_that_32_bits_cannot_hold_are_refused() -> None:
+    feeds = {"i": np.array([0, 5, 2**33, 1])}
+    runner = Runner(float_model(_counted("Add", 1)), {"i": np.arange(4)})
+    with pytest.raises(DataError, match=r"'i' holds 8589934592"):
+        runner.forward(None)(feeds)
+    with pytest.raises(DataError, match="'i'") as caught:
+        list(runner.batches([{"i": np.arange(4)}, feeds]))
+    assert caught.value.where == "sample 1"
 
 
 def test_integer_outputs_are_exact() -> None:
