@@ -203,7 +203,9 @@ class _Lowering:
                 function, bodies, captured, len(node.inputs), self.model, self.platform
             )
             # What is known here stays known inside: it may decide a branch or a shape.
-            static |= {i: self.known[n] for i, n in enumerate(names) if self._is_literal(n)}
+            static |= {
+                i: self.known[n] for i, n in enumerate(names) if self._is_literal(n, entry, i)
+            }
         specs = [self._spec(n) if n else None for n in names]
         dynamic = {i: s for i, s in enumerate(specs) if s is not None and i not in static}
         abstract, known = self._guard(node, infer, function, dynamic, static, len(names), self.wide)
@@ -215,7 +217,7 @@ class _Lowering:
         have = [self.perms.get(n) if n not in self.bound else None for n in names]
         decided = arrange(entry, chosen, have, specs, abstract, static, attributes)
         operands = [
-            self._operand(n, i, decided.static, decided.wants.get(i), decided.prepare.get(i))
+            self._operand(n, entry, i, decided.static, decided.wants.get(i), decided.prepare.get(i))
             for i, n in enumerate(names)
         ]
         perms = decided.outputs
@@ -274,12 +276,18 @@ class _Lowering:
         value = self.known[name]
         return Spec(value.shape, value.dtype)
 
-    def _is_literal(self, name: str) -> bool:
-        """Return whether a tensor is known and no weight: weights are data of the program."""
+    def _is_literal(self, name: str, entry: Op, index: int) -> bool:
+        """Return whether an operand is known and no weight: weights are data of the program.
+
+        A number that all elements share is none (compilers simplify a power of 2), but for the
+        bias or the kernel of one channel.
+        """
         value = self.known.get(name)
-        return value is not None and (
-            value.size <= 1 or value.dtype.kind != "f" or name in self.bound
-        )
+        if value is None:
+            return False
+        parameter = index in entry.traits.weights or index in entry.traits.exact
+        single = value.size == 0 or (value.size == 1 and not (parameter and value.ndim))
+        return single or value.dtype.kind != "f" or name in self.bound
 
     def _static_value(self, node: Node, entry: Op, index: int) -> np.ndarray:
         name = node.inputs[index]
@@ -321,6 +329,7 @@ class _Lowering:
     def _operand(
         self,
         name: str,
+        entry: Op,
         index: int,
         static: Mapping[int, np.ndarray],
         want: Perm | None,
@@ -334,7 +343,7 @@ class _Lowering:
             perm = want if want is not None else layouts.canonical(len(self.perms[name]))
             return Operand(value=name, perm=perm, prepare=prepare)
         tensor, calibration, axis = self.quantized.get(name, (name, None, None))
-        if calibration is None and self._is_literal(name):
+        if calibration is None and self._is_literal(name, entry, index):
             literal = self.known[name]
             if prepare is not None:
                 with jax.enable_x64(True), jax.ensure_compile_time_eval():

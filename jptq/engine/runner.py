@@ -19,7 +19,7 @@ from jptq.engine import memory
 from jptq.engine.lower import lower
 from jptq.engine.memory import Batching
 from jptq.engine.program import Program, beyond, table_quantizer
-from jptq.errors import DataError, ShapeError
+from jptq.errors import DataError, ModelError, ShapeError
 from jptq.ir.model import Model
 from jptq.quant.assign import Table
 from jptq.quant.plan import Plan
@@ -104,6 +104,9 @@ class Runner:
       batching: Bounds the samples of a program run.
       prefer: Lowerings to force (`lower`).
       floats: Constants of the float network where the graph holds others (corrected biases).
+
+    Raises:
+      ModelError: The graph cannot be lowered, or one of `floats` is part of the programs.
     """
 
     def __init__(
@@ -124,7 +127,7 @@ class Runner:
         self.batch = self.batch_for(memory.forward(self.program))
         self.compilations = Compilations()
         self.weights = {n: jnp.asarray(w) for n, w in self.program.weights.items()}
-        self.floats = dict(floats or {})
+        self.floats = self._replacements(floats)
         jit = self.compilations.jit
         self._prepare_float = jit("prepare float", lambda w: self.program.prepare(w, None))
         self._prepare = jit("prepare", self._prepare_quantized)
@@ -148,17 +151,54 @@ class Runner:
           plan: Its quantizers, on the same tensors and with room for as many scales.
           changed: Weights, by initializer, that differ.
           floats: As of a new runner.
+
+        Raises:
+          ModelError: One of `changed` or `floats` is part of the programs.
         """
         other = copy.copy(self)
         other.__dict__.pop("float_weights", None)
         other.model, other.plan = model, plan
-        new = dict(changed or {})
+        new = self._replacements(changed)
         other.program = dataclasses.replace(
             self.program, plan=plan, weights={**self.program.weights, **new}
         )
         other.weights = {**self.weights, **{n: jnp.asarray(w) for n, w in new.items()}}
-        other.floats = dict(floats or {})
+        other.floats = self._replacements(floats)
         return other
+
+    @functools.cached_property
+    def replaceable(self) -> frozenset[str]:
+        """Constants that all their readers take as an argument of the programs."""
+        program, model = self.program, self.model
+        steps = {step.node: step for step in program.steps}
+
+        def argument(tensor: str, source: str) -> bool:
+            for reader, index in model.consumers.get(tensor, ()):
+                if reader.is_calibration:
+                    if not argument(reader.outputs[0], source):
+                        return False
+                    continue
+                step = steps.get(reader.name)
+                if step is None or not step.operands[index].weight.startswith(f"{source}|"):
+                    return False
+            return True
+
+        inside = {name for node in model.nodes for name in node.reads if name not in node.inputs}
+        given_out = {*model.output_names, *inside}
+        return frozenset(
+            name for name in model.initializers if name not in given_out and argument(name, name)
+        )
+
+    def _replacements(self, given: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+        """Return those of some constants that the programs read."""
+        for name in given or ():
+            if name not in self.replaceable:
+                raise ModelError(
+                    f"constant {name!r} cannot be replaced",
+                    why="what reads it was computed while tracing: it is part of the program",
+                    hint="build the network with the new value",
+                )
+        return {name: v for name, v in (given or {}).items() if name in self.program.weights}
 
     def serves(self, plan: Plan) -> bool:
         """Whether quantizers lie as this runner's do; what else they hold is data (`sharing`)."""
@@ -206,8 +246,12 @@ class Runner:
         Args:
           table: Precision and thresholds.
           changed: Weights, by initializer, that take the place of the model's own.
+
+        Raises:
+          ModelError: One of them is part of the programs.
         """
-        weights = {**self.weights, **{n: jnp.asarray(w) for n, w in (changed or {}).items()}}
+        new = self._replacements(changed)
+        weights = {**self.weights, **{n: jnp.asarray(w) for n, w in new.items()}}
         if table is None:
             return Packed(self._prepare_float(weights), None) if changed else self.float_weights
         device = jax.tree.map(jnp.asarray, table)

@@ -6,7 +6,6 @@ else share one, so that a script which edits a model and looks again compiles no
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 from collections import OrderedDict
@@ -25,24 +24,11 @@ _KEPT = 4
 Feeds = Mapping[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Compiled:
-    """A runner with what it was made from.
-
-    Attributes:
-      runner: Has the programs.
-      replaceable: Constants that are arguments of the programs.
-    """
-
-    runner: Runner
-    replaceable: frozenset[str]
-
-
 class Engines:
     """Compiled networks, the least recently used ones forgotten."""
 
     def __init__(self) -> None:
-        self._compiled: OrderedDict[str, list[_Compiled]] = OrderedDict()
+        self._compiled: OrderedDict[str, list[Runner]] = OrderedDict()
 
     def __len__(self) -> int:
         """Return the number of network structures that are kept."""
@@ -66,16 +52,15 @@ class Engines:
         found = self._compiled.setdefault(key, [])
         self._compiled.move_to_end(key)
         floats = dict(floats or {})
-        for compiled in found:
-            changed = _changed(compiled, model, example)
+        for runner in found:
+            changed = _changed(runner, model, example)
             if changed is None:
                 continue
-            runner = compiled.runner
             if not changed and _same(floats, runner.floats):
                 return runner
             return runner.sharing(model, plan=plan, changed=changed, floats=floats)
         runner = Runner(model, example, plan=plan, batching=batching, floats=floats)
-        found.append(_Compiled(runner, _replaceable(runner)))
+        found.append(runner)
         while len(self._compiled) > _KEPT:
             self._compiled.popitem(last=False)
         del found[:-_KEPT]
@@ -114,13 +99,13 @@ def _shown(node: Node) -> str:
     return repr((node.name, node.domain, node.op, node.inputs, node.outputs, values))
 
 
-def _changed(compiled: _Compiled, model: Model, example: Feeds) -> dict[str, np.ndarray] | None:
+def _changed(runner: Runner, model: Model, example: Feeds) -> dict[str, np.ndarray] | None:
     """Return the weights that differ; None if what differs is part of the program."""
-    if compiled.runner.program.other_static(example):
+    if runner.program.other_static(example):
         return None
-    own = compiled.runner.model.initializers
+    own = runner.model.initializers
     changed = {n: a for n, a in model.initializers.items() if not _equal(own[n], a)}
-    return changed if changed.keys() <= compiled.replaceable else None
+    return changed if changed.keys() <= runner.replaceable else None
 
 
 def _same(a: Feeds, b: Feeds) -> bool:
@@ -131,26 +116,3 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
     if a is b or a.dtype == np.object_:
         return a is b or np.array_equal(a, b)
     return a.tobytes() == b.tobytes()  # NaN is equal to itself here
-
-
-def _replaceable(runner: Runner) -> frozenset[str]:
-    """Return the constants that all their readers take as an argument of the program."""
-    program, model = runner.program, runner.model
-    steps = {step.node: step for step in program.steps}
-
-    def argument(tensor: str, source: str) -> bool:
-        for reader, index in model.consumers.get(tensor, ()):
-            if reader.is_calibration:
-                if not argument(reader.outputs[0], source):
-                    return False
-                continue
-            step = steps.get(reader.name)
-            if step is None or not step.operands[index].weight.startswith(f"{source}|"):
-                return False
-        return True
-
-    inside = {name for node in model.nodes for name in node.reads if name not in node.inputs}
-    given_out = {*model.output_names, *inside}
-    return frozenset(
-        name for name in program.weights if name not in given_out and argument(name, name)
-    )

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from jptq.engine import Batching, Runner
-from jptq.errors import DataError, ShapeError, StaticInputError
+from jptq.errors import DataError, ModelError, ShapeError, StaticInputError
 from tests.engine.quantized import Network, chain, network, samples
 from tests.graphs import Graph
 from tests.oracles import relative_error, run_onnx
@@ -206,6 +206,44 @@ def test_a_sample_with_another_value_of_such_an_input_is_named() -> None:
     assert caught.value.where == "sample 1"
     with pytest.raises(StaticInputError):
         runner.fitting([feeds, {**feeds, "k": np.array([5])}])[1]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_another_bias_counts_however_few_channels_there_are(channels: int) -> None:
+    g = Graph()
+    bias = g.constant(np.zeros(channels, np.float32))
+    g.output(g.add("Conv", g.input("x", (1, 3, 6, 6)), g.random(channels, 3, 3, 3), bias))
+    runner, sample = Runner(float_model(g), samples(1, *SHAPE)[0]), samples(1, *SHAPE)[0]
+    (before,) = runner.forward(None)(sample).values()
+    changed = {bias: np.full(channels, 100, np.float32)}
+    packed = runner.pack(None, changed)
+    shared = runner.sharing(runner.model, changed=changed)
+    original = shared.sharing(runner.model, floats={bias: np.zeros(channels, np.float32)})
+    compiled = runner.compilations.total
+    for forward, shift in (
+        (runner.forward(packed), 100),
+        (shared.forward(None), 100),
+        (original.forward(None), 0),
+    ):
+        (after,) = forward(sample).values()
+        np.testing.assert_allclose(after - before, shift, atol=1e-4)
+    assert runner.compilations.total == compiled
+
+
+def test_a_constant_that_is_part_of_the_program_cannot_be_replaced() -> None:
+    g = Graph()
+    folded, given = g.constant(np.ones((1, 3), np.float32)), g.random(3, 3)
+    doubled = g.add("Mul", folded, g.constant(2.0))
+    g.output(g.add("Add", g.add("MatMul", g.input("x", (1, 3)), given), doubled))
+    runner = Runner(float_model(g), samples(1, 1, 3)[0])
+    new = np.zeros((1, 3), np.float32)
+    with pytest.raises(ModelError, match=f"{folded!r} cannot be replaced"):
+        runner.pack(None, {folded: new})
+    with pytest.raises(ModelError):
+        runner.sharing(runner.model, changed={folded: new})
+    with pytest.raises(ModelError):
+        Runner(runner.model, samples(1, 1, 3)[0], floats={folded: new})
+    runner.pack(None, {given: np.zeros((3, 3), np.float32)})
 
 
 def _counted(op: str, *constants: int) -> Graph:

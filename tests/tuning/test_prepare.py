@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,14 +21,17 @@ from tests.tuning.networks import CONFIG
 
 
 def calibrated(
-    folder: Path, proto: onnx.ModelProto, samples: Sequence[Mapping[str, np.ndarray]]
+    folder: Path,
+    proto: onnx.ModelProto,
+    samples: Sequence[Mapping[str, np.ndarray]],
+    config: Mapping[str, Any] = CONFIG,
 ) -> Prepared:
     onnx.save(proto, folder / "model.onnx")
     for i, sample in enumerate(samples):
         for name, array in sample.items():
             (folder / "data" / name).mkdir(parents=True, exist_ok=True)
             np.save(folder / "data" / name / f"{i}.npy", array)
-    return jptq.calibrate(folder / "model.onnx", folder / "data", quant_config=CONFIG)
+    return jptq.calibrate(folder / "model.onnx", folder / "data", quant_config=config)
 
 
 def test_samples_that_differ_in_an_input_that_shapes_hang_on_are_refused(tmp_path: Path) -> None:
@@ -68,3 +72,25 @@ def test_float64_tensors_between_float32_ones_carry_no_quantizer(tmp_path: Path)
     (want,) = run_onnx(to_proto(to_qdq(found.calibrated)), {"x": image}).values()
     (got,) = found.runner.forward(found.table(found.configured))({"x": image}).values()
     assert relative_error(got, want) < 1e-5
+
+
+def test_the_bias_of_a_single_channel_is_corrected(tmp_path: Path) -> None:
+    g = Graph()
+    kernel = g.constant(np.full((1, 3, 3, 3), 0.1, np.float32))
+    g.output(g.add("Conv", g.input("x", (1, 3, 8, 8)), kernel, g.constant(np.zeros(1, np.float32))))
+    # The upper tail is clipped: outputs are too small on average.
+    image = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32) ** 2
+    clipped = {"calibration_type": "max", "max_percentile": 0.9}
+    losses = {}
+    for correction in ({}, {"weight": {"bias_correction": {"metric": "mse"}}}):
+        folder = tmp_path / str(len(correction))
+        folder.mkdir()
+        config = {"model_config": {"activation": clipped, **correction}}
+        found = calibrated(folder, g.proto(), [{"x": image}], config)
+        (want,) = run_onnx(g.proto(), {"x": image}).values()
+        (float_output,) = found.runner.forward(None)({"x": image}).values()
+        assert relative_error(float_output, want) < 1e-5
+        (output,) = found.runner.forward(found.table(found.configured))({"x": image}).values()
+        losses[len(correction)] = float((want - output).mean())
+    assert losses[0] > 0.1
+    assert abs(losses[1]) < 1e-4
