@@ -15,6 +15,7 @@ from jptq.engine import lower
 from jptq.errors import ConfigError
 from jptq.ir import Model, load
 from jptq.quant.assign import Assignment
+from jptq.quant.attributes import with_sound_quantizers
 from jptq.quant.calibrated import assignment_of, plan_of, with_assignment
 from jptq.quant.compensate import compensate, compensations
 from jptq.quant.config import Config, load_config
@@ -132,7 +133,7 @@ def placed(
                 why="its quantizers were placed and measured with that input",
                 hint="give the float model",
             )
-        return ir.fix_inputs(given, shapes)
+        return ir.fix_inputs(with_sound_quantizers(given), shapes)
     graph = ir.optimize(ir.fix_values(given, input_values or {}), input_shapes=shapes)
     graph = compensate(
         graph,

@@ -18,7 +18,7 @@ from jptq.engine.program import Operand, Program, Step, WeightSlot
 from jptq.errors import ModelError, ShapeError, StaticInputError
 from jptq.ir.model import Model, Node
 from jptq.ops.registry import Lowering, Op
-from jptq.quant.plan import Plan
+from jptq.quant.plan import Calibration, Plan
 
 
 class _NeedsValueError(Exception):
@@ -157,6 +157,8 @@ class _Lowering:
                 self.depends[output] = frozenset()
             return
         perm = self.perms[source]
+        if axis is not None and index is not None and self.plan is not None:
+            _refuse_channels(self.plan.calibrations[index], self.specs[source].shape)
         self.specs[output], self.perms[output] = self.specs[source], perm
         self.depends[output] = self.depends[source]
         self.steps.append(
@@ -372,6 +374,18 @@ class _Lowering:
             **{k: v for k, v in attributes.items() if k != "n_outputs"},
         )
         return cost.macs, cost.vector
+
+
+def _refuse_channels(quantizer: Calibration, shape: tuple[int, ...]) -> None:
+    """Refuse a quantizer whose channels are not the tensor's."""
+    axis = quantizer.axis
+    if axis is None or not -len(shape) <= axis < len(shape) or shape[axis] != quantizer.channels:
+        raise ShapeError(
+            f"a quantizer has {quantizer.channels} channels on axis {axis}",
+            where=quantizer.name,
+            why=f"{quantizer.tensor!r} has shape {shape}",
+            hint="calibrate again: jptq calibrate",
+        )
 
 
 def _pack_name(prepare: Callable[..., Any] | None) -> str:

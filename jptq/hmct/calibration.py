@@ -11,6 +11,7 @@ from jptq.errors import ConfigError
 from jptq.hmct.node import OnnxNode
 from jptq.ir import Model, Tensor
 from jptq.numerics.affine import clean_thresholds
+from jptq.quant.attributes import is_range
 from jptq.quant.calibrated import with_assignment
 from jptq.quant.plan import FEATURE, WEIGHT
 
@@ -85,6 +86,8 @@ class CalibrationNode(OnnxNode):
             values = self._usable(values)
             if values.size > 1:
                 self.attributes.setdefault("axis", 1)
+        else:
+            self.attributes["asymmetric"] = 1
         self.attributes["thresholds"] = tuple(values.tolist())
         self._derive()
 
@@ -136,7 +139,7 @@ class CalibrationNode(OnnxNode):
     @property
     def asymmetric(self) -> bool:
         """Whether the two thresholds are a range."""
-        return bool(self.attributes.get("asymmetric", 0))
+        return is_range(self.attributes)
 
     @property
     def granularity(self) -> str:

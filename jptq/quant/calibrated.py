@@ -17,6 +17,7 @@ from jptq.ir.model import Attribute, Model, Node
 from jptq.numerics.affine import affine
 from jptq.numerics.qtypes import FLOAT32, qtype
 from jptq.ops import Kind
+from jptq.quant.attributes import OFF, ON, attributes_of
 from jptq.quant.compensate import derived_thresholds
 from jptq.quant.pairs import halves_of
 from jptq.quant.plan import FEATURE, Calibration, Plan, Slots
@@ -64,12 +65,13 @@ def plan_of(model: Model, target: Target) -> Plan:
 
 
 def thresholds_of(model: Model) -> dict[str, np.ndarray]:
-    """Return ``{calibration: float32[C]}`` of those that have thresholds, ``[2]`` if asymmetric."""
-    return {
-        node.name: np.asarray(node.attributes["thresholds"], np.float32).reshape(-1)
-        for node in model.nodes
-        if node.is_calibration and "thresholds" in node.attributes
-    }
+    """Return ``{calibration: float32[C]}`` of those that have thresholds, ``[2]`` if asymmetric.
+
+    Raises:
+      ModelError: The attributes of a quantizer are damaged.
+    """
+    held = {node.name: attributes_of(node) for node in model.nodes if node.is_calibration}
+    return {name: one.thresholds for name, one in held.items() if one.thresholds is not None}
 
 
 def assignment_of(model: Model) -> dict[str, str]:
@@ -80,7 +82,7 @@ def assignment_of(model: Model) -> dict[str, str]:
     """
     return {
         node.name: FLOAT32.name
-        if node.attributes.get("switch", "ON") == "OFF"
+        if node.attributes.get("switch", ON) == OFF
         else qtype(str(node.attributes.get("qtype", "int8")), where=node.name).name
         for node in model.nodes
         if node.is_calibration
@@ -157,7 +159,7 @@ def with_assignment(model: Model, assignment: Mapping[str, str]) -> Model:
         attributes = dict(node.attributes)
         if node.name in assignment:
             attributes["qtype"] = qtype(assignment[node.name], where=node.name).name
-            attributes["switch"] = "ON"
+            attributes["switch"] = ON
         return attributes
 
     return _rewritten(model, updated)
@@ -169,22 +171,19 @@ def _rewritten(model: Model, updated: Callable[[Node], dict[str, Attribute]]) ->
     for node in model.nodes:
         if node.is_calibration:
             attributes = {k: v for k, v in updated(node).items() if k not in _DERIVED}
-            attributes.update(_derived(attributes, where=node.name))
             node = dataclasses.replace(node, attributes=attributes)
+            node = dataclasses.replace(node, attributes={**attributes, **_derived(node)})
         nodes.append(node)
     return dataclasses.replace(model, nodes=tuple(nodes))
 
 
-def _derived(attributes: Mapping[str, Any], *, where: str) -> dict[str, Attribute]:
+def _derived(node: Node) -> dict[str, Attribute]:
     """Return ``scales`` and ``zero_point`` of a quantizer, nothing while they are undefined."""
-    kind = qtype(str(attributes.get("qtype", "int8")), where=where)
-    if "thresholds" not in attributes or not kind.quantizes:
+    kind = qtype(str(node.attributes.get("qtype", "int8")), where=node.name)
+    held = attributes_of(node)
+    if held.thresholds is None or not kind.quantizes:
         return {}
-    grid = affine(
-        np.asarray(attributes["thresholds"], np.float32).reshape(-1),
-        kind,
-        asymmetric=bool(attributes.get("asymmetric", 0)),
-    )
+    grid = affine(held.thresholds, kind, asymmetric=held.asymmetric)
     return {
         "scales": tuple(grid.scale.tolist()),
         "zero_point": tuple(int(offset) for offset in grid.offset),
@@ -260,15 +259,13 @@ def _calibration(
             why="it is " + ", ".join([*given, *(f"input{i} of {op}" for op, i in readers)]),
             hint="ec needs an int16 tensor: compensate its other int8 operators too, or none",
         )
-    attributes = node.attributes
-    axis, channels = attributes.get("axis"), 1
+    held = attributes_of(node)
+    axis, channels = held.axis, 1
     constant = model.initializers.get(node.inputs[0])
-    asymmetric = bool(attributes.get("asymmetric", 0))
-    thresholds = attributes.get("thresholds", ())
-    count = len(thresholds) if isinstance(thresholds, tuple | np.ndarray) else 1
-    if constant is not None and isinstance(axis, int) and count != 1:
-        channels = constant.shape[axis]
-    elif constant is None and isinstance(axis, int) and count > 1 and not asymmetric:
+    count = 0 if held.thresholds is None else held.thresholds.size
+    if constant is not None and axis is not None and count != 1 and not held.asymmetric:
+        channels = _channels(node, constant, axis, count)
+    elif constant is None and held.per_channel:
         channels = count
     elif constant is None and structure.splits(node) > 1:
         # Whether a feature's channels have a threshold each is data: there is room for them.
@@ -279,15 +276,33 @@ def _calibration(
         name=node.name,
         tensor=node.inputs[0],
         output=node.outputs[0],
-        kind=str(attributes.get("tensor_type", FEATURE)),
+        kind=held.kind,
         axis=axis,
         channels=channels,
-        asymmetric=asymmetric,
+        asymmetric=held.asymmetric,
         allowed=allowed,
         dual=not compensated and any(target.dual(op_type, index) for op_type, index in readers),
         constant=constant is not None,
         compensated=compensated,
     )
+
+
+def _channels(node: Node, constant: np.ndarray, axis: int, count: int) -> int:
+    """Return the channels of a constant; ``count`` thresholds, none for 0, are one for each."""
+    if not -constant.ndim <= axis < constant.ndim:
+        raise ModelError(
+            f"a quantizer is damaged: its channel axis is {axis}",
+            where=node.name,
+            why=f"the constant has shape {constant.shape}",
+        )
+    channels = int(constant.shape[axis])
+    if count not in (0, channels):
+        raise ModelError(
+            f"a quantizer is damaged: {count} thresholds for {channels} channels",
+            where=node.name,
+            why=f"its channel axis is {axis}, the constant has shape {constant.shape}",
+        )
+    return channels
 
 
 def _refuse_unknown(model: Model, names: Collection[str]) -> None:

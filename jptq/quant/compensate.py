@@ -35,6 +35,7 @@ from jptq.ir.model import HORIZON, Attribute, Model, Node
 from jptq.numerics.affine import affine, clean_thresholds
 from jptq.numerics.qtypes import INT8
 from jptq.quant.asks import named
+from jptq.quant.attributes import attributes_of
 from jptq.quant.config import INT16_EC, Config
 from jptq.quant.config_keys import Unmatched
 from jptq.quant.pairs import (
@@ -126,7 +127,7 @@ def derived_thresholds(model: Model) -> dict[str, dict[str, Attribute]]:
     found: dict[str, dict[str, Attribute]] = {}
     for pair in pairs_of(model):
         high, low = (quantizer(model, n.inputs[pair.index]) for n in (pair.high, pair.low))
-        if high is None or low is None or not {"thresholds"} <= high.attributes.keys():
+        if high is None or low is None or attributes_of(high).thresholds is None:
             continue
         if pair.constant(model):
             found |= _weight_thresholds(model, high, low)
@@ -262,20 +263,19 @@ def _feature_thresholds(
     """Return the thresholds of a split feature and of what is sampled from it."""
     requantize = model.producers.get(high.inputs[0])
     source = None if requantize is None else quantizer(model, requantize.inputs[0])
-    whole = _grid(high if source is None or "thresholds" not in source.attributes else source)
-    values = np.asarray(whole["thresholds"], np.float32).reshape(-1)
-    step = affine(values, INT8, asymmetric=bool(whole.get("asymmetric", 0))).scale
+    given = None if source is None else attributes_of(source)
+    held = attributes_of(high) if given is None or given.thresholds is None else given
+    assert held.thresholds is not None
+    whole: dict[str, Attribute] = {"thresholds": tuple(held.thresholds.tolist())}
+    if held.asymmetric:
+        whole["asymmetric"] = 1
+    step = affine(held.thresholds, INT8, asymmetric=held.asymmetric).scale
     rest: dict[str, Attribute] = {"thresholds": tuple((step / np.float32(2)).tolist())}
     found = {high.name: whole, low.name: rest}
-    given = output_quantizer(model, pair.high)
-    if given is not None and samples_nearest(model, pair.high):
-        found[given.name] = whole
-    given = output_quantizer(model, pair.low)
-    if given is not None and samples(model, pair.low):
-        found[given.name] = rest
+    behind = output_quantizer(model, pair.high)
+    if behind is not None and samples_nearest(model, pair.high):
+        found[behind.name] = whole
+    behind = output_quantizer(model, pair.low)
+    if behind is not None and samples(model, pair.low):
+        found[behind.name] = rest
     return found
-
-
-def _grid(node: Node) -> dict[str, Attribute]:
-    """Return what defines the grid of a feature's quantizer, its type apart."""
-    return {k: node.attributes[k] for k in ("thresholds", "asymmetric") if k in node.attributes}

@@ -12,6 +12,7 @@ from jptq.ir.model import CALIBRATION, Model, Node
 from jptq.numerics.affine import affine
 from jptq.numerics.qtypes import FLOAT16, FLOAT32, qtype
 from jptq.quant.assign import Assignment
+from jptq.quant.attributes import attributes_of
 from jptq.quant.calibrated import assignment_of, thresholds_of
 
 TOLERANCE = 1e-5
@@ -109,8 +110,7 @@ def _held(node: Node, name: str, thresholds: np.ndarray | None) -> State:
     kind = qtype(name)
     if thresholds is None or not kind.quantizes:
         return State(qtype=name)
-    asymmetric = bool(node.attributes.get("asymmetric", 0))
-    grid = affine(thresholds, kind, asymmetric=asymmetric)
+    grid = affine(thresholds, kind, asymmetric=attributes_of(node).asymmetric)
     return _on_grid(name, grid.scale, grid.offset, grid.lower, grid.upper)
 
 

@@ -21,6 +21,7 @@ from jptq.ir.opset import raise_opset
 from jptq.numerics.affine import Affine, affine
 from jptq.numerics.fake_quant import quantize
 from jptq.numerics.qtypes import FLOAT16, QType, qtype
+from jptq.quant.attributes import OFF, ON, attributes_of
 from jptq.quant.originals import restored
 
 OPSET = 21
@@ -102,7 +103,7 @@ def network_digest(model: Model) -> str:
 
 def _active(node: Node) -> bool:
     kind = _kind(node)
-    return node.attributes.get("switch", "ON") != "OFF" and (kind.quantizes or kind is FLOAT16)
+    return node.attributes.get("switch", ON) != OFF and (kind.quantizes or kind is FLOAT16)
 
 
 def _kind(node: Node) -> QType:
@@ -113,21 +114,17 @@ def _pair(node: Node, model: Model, nodes: list[Node]) -> dict[str, np.ndarray]:
     """Add what replaces a quantizer to ``nodes``; return the constants that this reads."""
     if _kind(node) is FLOAT16:
         return _casts(node, nodes)
-    if "thresholds" not in node.attributes:
+    held = attributes_of(node)
+    if held.thresholds is None:
         raise ConfigError(
             "a calibration has no thresholds",
             where=node.name,
             hint="calibrate the model first: jptq calibrate",
         )
-    grid = affine(
-        np.asarray(node.attributes["thresholds"], np.float32).reshape(-1),
-        _kind(node),
-        asymmetric=bool(node.attributes.get("asymmetric", 0)),
-    )
-    axis = node.attributes.get("axis")
+    grid = affine(held.thresholds, _kind(node), asymmetric=held.asymmetric)
     attributes: dict[str, Attribute] = {}
-    if grid.scale.size > 1 and isinstance(axis, int):
-        attributes["axis"] = axis
+    if held.per_channel and held.axis is not None:
+        attributes["axis"] = held.axis
     dtype = np.dtype(_kind(node).name)
     # One scale is a scalar: ONNX reads a vector, even of one, along a channel axis.
     shape = (-1,) if attributes else ()

@@ -9,6 +9,7 @@ from jptq.data import Samples
 from jptq.engine import Batching, Runner
 from jptq.errors import ModelError
 from jptq.ir import Model
+from jptq.quant.attributes import with_sound_quantizers
 from jptq.quant.calibrated import plan_of, with_assignment
 from jptq.quant.config import Config
 from jptq.quant.export import without_quantizers
@@ -87,6 +88,7 @@ def take_up(
         raise ModelError(
             "the model has no quantizers", where=str(where), hint="jptq calibrate makes them"
         )
+    model = with_sound_quantizers(model)
     model = ir.fix_inputs(model, {name: value.shape for name, value in samples[0].items()})
     target = load_target(march)
     if config is not None:
