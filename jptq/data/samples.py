@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -55,8 +55,39 @@ def folder_name(input_name: str) -> str:
     """Return the name of the folder of a network input.
 
     Characters that a file system forbids become ``_``.
+
+    Raises:
+      DataError: No folder inside another one can have the name.
     """
-    return "".join("_" if character in _FORBIDDEN else character for character in input_name)
+    name = "".join("_" if character in _FORBIDDEN else character for character in input_name)
+    if name in ("", ".", "..") or "\0" in name:
+        raise DataError(
+            f"input {input_name!r} cannot have a folder of its own",
+            why="no file system has such a name",
+            hint="rename the input, or give an .npz file per sample",
+        )
+    return name
+
+
+def folder_names(inputs: Iterable[str]) -> dict[str, str]:
+    """Return ``{input: folder}``.
+
+    Raises:
+      DataError: An input can have no folder, or two have the same.
+    """
+    found: dict[str, str] = {}
+    for name in inputs:
+        own = folder_name(name)
+        for other, taken in found.items():
+            if taken == own:
+                raise DataError(
+                    f"inputs {other!r} and {name!r} have one folder, {own!r}",
+                    why="characters that a file system forbids become _",
+                    hint="give an .npz file per sample, or a folder per input, in their order: "
+                    "--calibration_data='one;other'",
+                )
+        found[name] = own
+    return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,7 +222,9 @@ def load_samples(folder: Path | str, inputs: Sequence[Expected]) -> FolderSample
         return FolderSamples(inputs=tuple(inputs), paths=tuple((path,) for path in archives))
     if len(inputs) == 1 and (direct := _listed(folder, ARRAYS)):
         return FolderSamples(inputs=tuple(inputs), paths=tuple((path,) for path in direct))
-    return _paired(inputs, [_column(folder, one) for one in inputs], where=str(folder))
+    names = folder_names(one.name for one in inputs)
+    columns = [_column(folder, folder / names[one.name], one) for one in inputs]
+    return _paired(inputs, columns, where=str(folder))
 
 
 def write_samples(folder: Path, samples: Samples) -> None:
@@ -199,13 +232,16 @@ def write_samples(folder: Path, samples: Samples) -> None:
 
     Raises:
       StorageError: The disk is full or the folder cannot be written.
+      DataError: An input can have no folder of its own.
     """
     digits = max(2, len(str(len(samples) - 1)))
     for index in range(len(samples)):
-        for name, array in samples[index].items():
+        sample = samples[index]
+        names = folder_names(sample)
+        for name, array in sample.items():
             content = io.BytesIO()
             np.save(content, array, allow_pickle=False)
-            path = folder / folder_name(name) / f"{index:0{digits}d}.npy"
+            path = folder / names[name] / f"{index:0{digits}d}.npy"
             files.write_bytes(path, content.getvalue())
 
 
@@ -244,9 +280,8 @@ def _paired(
     return FolderSamples(inputs=tuple(inputs), paths=tuple(zip(*columns, strict=True)))
 
 
-def _column(folder: Path, expected: Expected) -> list[Path]:
-    """Return the files of one input."""
-    own = folder / folder_name(expected.name)
+def _column(folder: Path, own: Path, expected: Expected) -> list[Path]:
+    """Return the files of one input, from its own folder."""
     if not own.is_dir():
         present = sorted(path.name for path in folder.iterdir() if path.is_dir())
         if not present and not _listed(folder, ARRAYS):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jptq import __version__, files, ir
-from jptq.data.samples import folder_name
+from jptq.data.samples import folder_names
 from jptq.errors import ConfigError, DataError, UnknownNameError
 from jptq.hmct.echo import echo, enabled
 from jptq.hmct.executor import ORTExecutor
@@ -322,10 +322,11 @@ def _write_samples(model: Model, data: Arrays | None, folder: Path) -> None:
                 hint="cali_data = {input name: [array, ...]}",
             )
         data = {model.input_names[0]: data}
+    names = folder_names(data)
     for name, arrays in data.items():
         if name not in model.input_names:
             raise UnknownNameError("input", name, model.input_names, where="cali_data")
-        own = folder / folder_name(name)
+        own = folder / names[name]
         own.mkdir(parents=True)
         for index, array in enumerate(arrays):
             np.save(own / f"{index:06}.npy", np.asarray(array))

@@ -153,6 +153,27 @@ def test_forbidden_characters_become_underscores(name: str, folder: str) -> None
     assert folder_name(name) == folder
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a\0b"])
+def test_an_input_that_no_folder_can_be_called_like_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot have a folder of its own"):
+        write_samples(tmp_path / "in" / "side", MemorySamples(feeds=({name: image(0)},)))
+    with pytest.raises(DataError, match="cannot have a folder of its own"):
+        load_samples(tmp_path, [Expected(name=name, dtype=F32, shape=(1, 2, 3))])
+    assert not list(tmp_path.iterdir())
+
+
+def test_inputs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a_b", "0.npy", image(0))
+    inputs = [Expected(name=name, dtype=F32, shape=(1, 2, 3)) for name in ("a/b", "a_b")]
+    with pytest.raises(DataError, match="'a/b' and 'a_b' have one folder") as caught:
+        load_samples(tmp_path, inputs)
+    assert ";" in caught.value.hint
+    with pytest.raises(DataError, match="one folder"):
+        write_samples(tmp_path, MemorySamples(feeds=({"a/b": image(0), "a_b": image(1)},)))
+    paired = load_samples(f"{tmp_path / 'a_b'};{tmp_path / 'a_b'}", inputs)
+    np.testing.assert_array_equal(paired[0]["a/b"], image(0))
+
+
 def test_the_digest_follows_content_and_order(two_inputs: Path) -> None:
     before = load_samples(two_inputs, (IMAGE, LENGTH)).digest
     assert load_samples(two_inputs, (IMAGE, LENGTH)).digest == before
