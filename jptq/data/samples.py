@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from jptq import files
-from jptq.data.check import Expected, check_layout, check_values
+from jptq.data.arrays import read_archive, read_array, readable
+from jptq.data.check import Expected, check_values
 from jptq.errors import DataError
 
 Item = TypeVar("Item")
@@ -27,7 +27,6 @@ ARRAYS = (".npy", ".bin", ".raw")
 """Suffixes of files that hold one array; all but ``.npy`` are the bare bytes."""
 
 _FORBIDDEN = '/\\:*?"<>|'
-_HEADER_BYTES = 1 << 16
 
 
 class SampleSet(Protocol):
@@ -115,9 +114,9 @@ class FolderSamples:
         """
         paths = self.paths[index]
         if paths[0].suffix == ".npz":
-            return _read_archive(paths[0], self.inputs)
+            return read_archive(paths[0], self.inputs)
         return {
-            expected.name: _read_array(path, expected)
+            expected.name: read_array(path, expected)
             for expected, path in zip(self.inputs, paths, strict=True)
         }
 
@@ -127,9 +126,14 @@ class FolderSamples:
 
     @cached_property
     def digest(self) -> str:
-        """Hex digest of the input names and of the files' content, in order."""
+        """Hex digest of the input names and of the files' content, in order.
+
+        Raises:
+          DataError: A file cannot be read.
+        """
         names = [expected.name for expected in self.inputs]
-        return files.digest(*names, *(path for sample in self.paths for path in sample))
+        with readable("the samples"):
+            return files.digest(*names, *(path for sample in self.paths for path in sample))
 
     def first(self, count: int | None) -> FolderSamples:
         """Return the first samples, all of them for None.
@@ -195,10 +199,16 @@ def load_samples(folder: Path | str, inputs: Sequence[Expected]) -> FolderSample
       inputs: The network inputs.
 
     Raises:
-      DataError: There are no samples, an input has no folder or takes text, or the inputs have
-        different numbers of files.
+      DataError: There are no samples, an input has no folder or takes text, the inputs have
+        different numbers of files, or a folder cannot be read.
     """
     folder = Path(folder)
+    _refuse_inputs(inputs)
+    with readable(folder):
+        return _found(folder, inputs)
+
+
+def _refuse_inputs(inputs: Sequence[Expected]) -> None:
     if not inputs:
         raise DataError(
             "the network takes no input",
@@ -212,6 +222,9 @@ def load_samples(folder: Path | str, inputs: Sequence[Expected]) -> FolderSample
                 why="text never reaches an accelerator: there is nothing to quantize",
                 hint="cut the network behind what reads it (onnx.utils.extract_model)",
             )
+
+
+def _found(folder: Path, inputs: Sequence[Expected]) -> FolderSamples:
     if not folder.is_dir():
         parts = [Path(part.strip()) for part in str(folder).split(";") if part.strip()]
         if len(parts) > 1:
@@ -314,72 +327,6 @@ def _listed(folder: Path, suffixes: Sequence[str]) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix in suffixes and not path.name.startswith(".") and path.is_file()
     )
-
-
-def _read_array(path: Path, expected: Expected) -> np.ndarray:
-    if path.suffix != ".npy":
-        return _read_bytes(path, expected)
-    try:
-        # The header is checked before anything of its size is allocated.
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError("not an .npy file", where=str(path), why=str(error)) from error
-    check_layout(mapped.shape, mapped.dtype, expected, where=str(path))
-    array = np.array(mapped, order="C")
-    check_values(array, where=str(path))
-    return array
-
-
-def _read_bytes(path: Path, expected: Expected) -> np.ndarray:
-    size = expected.size_bytes
-    if size is None:
-        raise DataError(
-            f"bare bytes for input {expected.name!r}, whose shape is not fixed",
-            where=str(path),
-            hint="save .npy files",
-        )
-    found = path.stat().st_size
-    if found != size:
-        raise DataError(
-            f"{found} bytes where {size} are needed",
-            where=str(path),
-            why=f"input {expected.name!r} is {expected.dtype} of shape {expected.shape}",
-        )
-    shape = tuple(length for length in expected.shape if isinstance(length, int))
-    array = np.fromfile(path, expected.dtype).reshape(shape)
-    check_values(array, where=str(path))
-    return array
-
-
-def _read_archive(path: Path, inputs: Sequence[Expected]) -> dict[str, np.ndarray]:
-    sample = {}
-    try:
-        with zipfile.ZipFile(path) as packed:
-            sizes = {entry.filename: entry.file_size for entry in packed.infolist()}
-        with np.load(path, allow_pickle=False) as archive:
-            for expected in inputs:
-                where = f"{path}, array {expected.name!r}"
-                if expected.name not in archive.files:
-                    raise DataError(
-                        f"there is no array for input {expected.name!r}",
-                        where=str(path),
-                        why="arrays here: " + (", ".join(archive.files) or "none"),
-                    )
-                size = expected.size_bytes
-                packed_size = sizes.get(f"{expected.name}.npy", 0)
-                if size is not None and packed_size > size + _HEADER_BYTES:
-                    raise DataError(
-                        f"{packed_size} bytes where {size} are needed",
-                        where=where,
-                        why=f"input {expected.name!r} has shape {expected.shape}",
-                    )
-                array = np.asarray(archive[expected.name], order="C")
-                check_layout(array.shape, array.dtype, expected, where=where)
-                check_values(array, where=where)
-                sample[expected.name] = array
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError("not an .npz file", where=str(path), why=str(error)) from error
-    return sample
 
 
 def _first(items: tuple[Item, ...], count: int | None) -> tuple[Item, ...]:

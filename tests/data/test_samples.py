@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +124,63 @@ def test_what_does_not_fit_the_input_is_refused_with_the_file(
         load_samples(tmp_path, (IMAGE,))[0]
     assert caught.value.where.endswith("7.npy")
     assert hint in caught.value.hint
+
+
+def test_an_archive_under_the_name_of_an_array_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "0.npz", image=image(0))
+    (tmp_path / "0.npz").rename(tmp_path / "0.npy")
+    with pytest.raises(DataError, match=r"not an \.npy file") as caught:
+        load_samples(tmp_path, (IMAGE,))[0]
+    assert caught.value.where.endswith("0.npy")
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    pixels = Expected(name="image", dtype=F32, shape=(100, 100))
+    array = np.random.default_rng(0).standard_normal((100, 100)).astype(np.float32)
+    np.savez_compressed(tmp_path / "0.npz", image=array)
+    content = bytearray((tmp_path / "0.npz").read_bytes())
+    for i in range(200, 400):
+        content[i] ^= 0x5A
+    (tmp_path / "0.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"not an \.npz file") as caught:
+        load_samples(tmp_path, (pixels,))[0]
+    assert caught.value.where.endswith("0.npz")
+
+
+def test_an_archive_whose_header_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    claimed = Expected(name="image", dtype=F32, shape=("batch", 1024))
+    header = io.BytesIO()
+    layout = {"descr": "<f4", "fortran_order": False, "shape": (1 << 40, 1024)}
+    np.lib.format.write_array_header_1_0(header, layout)
+    with zipfile.ZipFile(tmp_path / "0.npz", "w") as packed:
+        packed.writestr("image.npy", header.getvalue() + bytes(64))
+    with pytest.raises(DataError, match="bytes where") as caught:
+        load_samples(tmp_path, (claimed,))[0]
+    assert "0.npz, array 'image'" in caught.value.where
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".bin"])
+def test_a_file_that_is_gone_is_named(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"0{suffix}").write_bytes(bytes(24))
+    samples = load_samples(tmp_path, (IMAGE,))
+    (tmp_path / f"0{suffix}").unlink()
+    for use in (lambda: samples[0], lambda: samples.digest):
+        with pytest.raises(DataError) as caught:
+            use()
+        assert caught.value.where.endswith(f"0{suffix}")
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: Path) -> object:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(DataError, match="cannot read") as caught:
+        load_samples(tmp_path, (IMAGE,))
+    assert caught.value.where == str(tmp_path)
+    assert caught.value.why == "Permission denied"
 
 
 def test_an_open_length_takes_any(tmp_path: Path) -> None:
