@@ -12,9 +12,10 @@ import numpy as np
 from jax import Array
 
 from jptq.engine.lower import lower
-from jptq.engine.program import Program
+from jptq.engine.program import Program, table_quantizer
 from jptq.errors import ShapeError
 from jptq.ir.model import Model
+from jptq.quant.calibrated import own_table
 
 
 class Forward:
@@ -30,7 +31,10 @@ class Forward:
     """
 
     def __init__(self, model: Model, example: Mapping[str, np.ndarray]) -> None:
-        self._program = lower(model, {n: np.asarray(v) for n, v in example.items()})
+        calibrated = any(node.is_calibration for node in model.nodes)
+        plan, table = own_table(model) if calibrated else (None, None)
+        self._quantizer = None if plan is None or table is None else table_quantizer(plan, table)
+        self._program = lower(model, {n: np.asarray(v) for n, v in example.items()}, plan=plan)
         self._wide = _is_wide(self._program)
         self.static_inputs = self._program.static_inputs
         with self._types():
@@ -45,7 +49,8 @@ class Forward:
         """
         values = {n: self._checked(n, feeds) for n in self._program.inputs}
         with jax.default_matmul_precision("highest"):
-            return self._program.run(self._program.prepare(weights, None), None, values)
+            packed = self._program.prepare(weights, self._quantizer)
+            return self._program.run(packed, self._quantizer, values)
 
     def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """Return the outputs by name, in the graph's order.
@@ -95,12 +100,14 @@ def trace(model: Model, example_feeds: Mapping[str, np.ndarray]) -> Forward:
     """Return a graph as a pure, jittable, differentiable function.
 
     Args:
-      model: Any float graph.
+      model: Any graph. A calibrated one computes with the types and thresholds that it holds,
+        and its derivative is straight-through.
       example_feeds: One value per graph input; fixes shapes and dtypes.
 
     Raises:
       UnsupportedOpError: Operators without an implementation, all of them at once.
       StaticInputError: A value is needed while tracing that no input determines.
       ShapeError: Shapes do not fit each other.
+      ConfigError: A quantizer has no thresholds.
     """
     return Forward(model, example_feeds)

@@ -13,13 +13,8 @@ from jptq.errors import DataError, UnknownNameError
 from jptq.hmct.engines import Feeds, engines
 from jptq.hmct.model import AnyModel, OnnxModel
 from jptq.ir import Model
-from jptq.quant.assign import table
-from jptq.quant.calibrated import assignment_of, plan_of, thresholds_of
+from jptq.quant.calibrated import own_table
 from jptq.quant.originals import original_constants
-from jptq.targets import load_target
-
-_ANY_TARGET = "nash-e"
-"""Quantizers lie where the graph has them; which types a target accepts is not asked here."""
 
 Forward = Callable[[Feeds], dict[str, np.ndarray]]
 
@@ -143,9 +138,9 @@ def _compiled(model: Model, example: Feeds) -> tuple[Runner, Forward]:
     if not any(node.is_calibration for node in model.nodes):
         runner = engines().runner(model, example, plan=None)
         return runner, runner.forward(None)
-    plan = plan_of(model, load_target(_ANY_TARGET))
+    plan, held = own_table(model)
     runner = engines().runner(model, example, plan=plan, floats=original_constants(model))
-    return runner, runner.forward(table(plan, thresholds_of(model), assignment_of(model)))
+    return runner, runner.forward(held)
 
 
 def _named(model: Model, inputs: Feeds | Sequence[np.ndarray] | np.ndarray) -> Feeds:

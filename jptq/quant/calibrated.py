@@ -17,6 +17,7 @@ from jptq.ir.model import Attribute, Model, Node
 from jptq.numerics.affine import affine
 from jptq.numerics.qtypes import FLOAT32, qtype
 from jptq.ops import Kind
+from jptq.quant.assign import Table, table
 from jptq.quant.attributes import OFF, ON, attributes_of
 from jptq.quant.compensate import derived_thresholds
 from jptq.quant.pairs import halves_of
@@ -28,12 +29,16 @@ from jptq.targets.operands import TYPES
 _DERIVED = ("scales", "zero_point")
 
 
-def plan_of(model: Model, target: Target) -> Plan:
+def plan_of(model: Model, target: Target | None) -> Plan:
     """Return the quantizers of a calibrated graph and the nodes that they belong to.
 
     A node owns the quantizers that its inputs show (hmct-spec 1.5). A quantizer accepts the types
     that every operand reading it accepts and the operator before it gives out. One that only a
     graph output reads belongs to the operator that computed it.
+
+    Args:
+      model: A calibrated model.
+      target: None where it is not asked which types are accepted: all are.
 
     Raises:
       ModelError: No type suits all readers of a quantizer, or its attributes are damaged.
@@ -62,6 +67,17 @@ def plan_of(model: Model, target: Target) -> Plan:
         if node.name in inputs or node.name in outputs
     )
     return Plan(calibrations=calibrations, slots=slots)
+
+
+def own_table(model: Model) -> tuple[Plan, Table]:
+    """Return the quantizers of a calibrated model and what they hold, whatever the target.
+
+    Raises:
+      ModelError: The attributes of a quantizer are damaged.
+      ConfigError: A quantizer has no thresholds.
+    """
+    plan = plan_of(model, None)
+    return plan, table(plan, thresholds_of(model), assignment_of(model))
 
 
 def thresholds_of(model: Model) -> dict[str, np.ndarray]:
@@ -239,7 +255,7 @@ def _calibration(
     structure: Structure,
     node: Node,
     readers: Collection[tuple[str, int]],
-    target: Target,
+    target: Target | None,
     *,
     compensated: bool,
 ) -> Calibration:
@@ -248,10 +264,13 @@ def _calibration(
     allowed = tuple(
         name
         for name in TYPES
-        if all(name in target.allowed(op_type, index) for op_type, index in readers)
-        and (source is None or name in target.given_out(source.op))
+        if target is None
+        or (
+            all(name in target.allowed(op_type, index) for op_type, index in readers)
+            and (source is None or name in target.given_out(source.op))
+        )
     )
-    if not allowed:
+    if target is not None and not allowed:
         given = [] if source is None else [f"the output of {source.name!r} ({source.op})"]
         raise ModelError(
             f"no type of {node.inputs[0]!r} suits all that work on it on {target.march}",
@@ -281,7 +300,9 @@ def _calibration(
         channels=channels,
         asymmetric=held.asymmetric,
         allowed=allowed,
-        dual=not compensated and any(target.dual(op_type, index) for op_type, index in readers),
+        dual=target is not None
+        and not compensated
+        and any(target.dual(op_type, index) for op_type, index in readers),
         constant=constant is not None,
         compensated=compensated,
     )

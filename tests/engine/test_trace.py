@@ -7,11 +7,15 @@ import onnx
 import pytest
 
 from jptq.engine import trace
-from jptq.errors import ShapeError, StaticInputError
+from jptq.errors import ConfigError, ShapeError, StaticInputError
+from jptq.ir import to_proto
+from jptq.quant.calibrated import with_assignment, with_thresholds
+from jptq.quant.export import to_qdq
 from tests.engine.programs import normal
+from tests.engine.quantized import chain, network, samples
 from tests.graphs import Graph
 from tests.oracles import relative_error, run_onnx
-from tests.quant.networks import float_model
+from tests.quant.networks import float_model, placed
 
 INT64 = onnx.TensorProto.INT64
 
@@ -132,3 +136,27 @@ def test_another_value_of_a_bound_input_is_refused() -> None:
     forward({"x": normal(2, 6), "shape": np.array([3, 4])})
     with pytest.raises(StaticInputError, match="'shape' differs"):
         forward({"x": normal(2, 6), "shape": np.array([4, 3])})
+
+
+def test_a_calibrated_graph_computes_with_its_own_quantizers() -> None:
+    sample = samples(1, 1, 3, 6, 6)[0]
+    net = network(chain(), sample)
+    held = {
+        c.name: net.thresholds[c.name][: None if c.constant else 1] for c in net.plan.calibrations
+    }
+    model = with_assignment(with_thresholds(net.model, held), {"x_HzCalibration": "int16"})
+    forward = trace(model, sample)
+    (found,) = forward(sample).values()
+    (want,) = run_onnx(to_proto(to_qdq(model)), sample).values()
+    (exact,) = run_onnx(chain().proto(), sample).values()
+    assert relative_error(np.asarray(found), want) < 1e-5
+    assert relative_error(np.asarray(found), exact) > 1e-3
+    (name,) = model.output_names
+    slope = jax.grad(lambda x: jnp.sum(forward.apply(forward.weights, {"x": x})[name]))(sample["x"])
+    assert float(jnp.abs(slope).max()) > 0
+
+
+def test_a_graph_whose_quantizers_have_no_thresholds_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no thresholds") as caught:
+        trace(placed(chain()), samples(1, 1, 3, 6, 6)[0])
+    assert "jptq calibrate" in caught.value.hint
