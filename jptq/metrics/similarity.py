@@ -46,15 +46,16 @@ def moments(a: Array, b: Array) -> Array:
       b: Quantized output, same shape.
 
     Returns:
-      ``[7 + 2 C]``, see `Moments`; e is ``b - a``. Infinite elements of ``a`` count as 0, without
-      error if ``b`` has them too; all others that are NaN or infinite have the error `_BROKEN`.
+      ``[7 + 2 C]``, see `Moments`; e is ``b - a``. NaN and infinite elements of ``a`` count as 0,
+      without error if ``b`` has them too; all others that are NaN or infinite have the error
+      `_BROKEN`.
     """
     working = jnp.float32 if a.dtype == jnp.float32 else jnp.float64
     count = channels(a.shape)
     lead = a.shape[0] if count > 1 else 1
     rows = (lead, count, a.size // max(lead * count, 1))
     x, y = a.astype(working).reshape(rows), b.astype(working).reshape(rows)
-    e = jnp.where(x == y, 0, y - x)
+    e = jnp.where((x == y) | (jnp.isnan(x) & jnp.isnan(y)), 0, y - x)
     x = jnp.where(jnp.isfinite(x), x, 0)
     largest = jnp.abs(x).max(initial=0)
     # Away from x: a lost element must not look like a longer vector of the same direction.

@@ -228,11 +228,12 @@ def test_a_broken_element_is_worse_than_noise_and_still_a_number(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_mask_in_both_tensors_is_no_error(name: str) -> None:
+@pytest.mark.parametrize("mask", [-np.inf, np.nan])
+def test_a_mask_in_both_tensors_is_no_error(name: str, mask: float) -> None:
     a, b = pair(2, 3, 4)
     expected = a.copy(), b.copy()
     for tensor in (a, b):
-        tensor[0, 1] = -np.inf
+        tensor[0, 1] = mask
     for tensor in expected:
         tensor[0, 1] = 0
     assert one(name, a, b) == one(name, *expected)
