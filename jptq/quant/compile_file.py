@@ -14,6 +14,7 @@ from typing import Any
 
 from jptq.errors import ConfigError, UnknownNameError
 from jptq.quant.config_keys import Unmatched, unknown
+from jptq.quant.config_values import shown
 
 _logger = logging.getLogger(__name__)
 
@@ -121,8 +122,8 @@ def compile_file(content: object, *, unmatched: Unmatched = "error", where: str)
     nodes.update(_node_info(model.get("node_info"), where=f"{at[_MODEL]}.node_info"))
     march, network = model.get("march"), model.get("onnx_model")
     return CompileFile(
-        model=None if network is None else str(network),
-        march=None if march is None else str(march),
+        model=None if network is None else shown(network),
+        march=None if march is None else shown(march),
         calibration_data=_words(calibration.get("cal_data_dir")),
         dump_calibration_data=_DUMP in _words(model.get("debug_mode")),
         base={} if named else _table(given, where=f"{at[_CALIBRATION]}.quant_config"),
@@ -220,8 +221,8 @@ def _words(value: object) -> tuple[str, ...]:
     """Return the entries of a list, or of a text separated by semicolons."""
     if value is None:
         return ()
-    parts = value if isinstance(value, list | tuple) else str(value).split(";")
-    return tuple(word for part in parts if (word := str(part).strip()))
+    parts = value if isinstance(value, list | tuple) else shown(value).split(";")
+    return tuple(word for part in parts if (word := shown(part).strip()))
 
 
 def _table(content: object, *, where: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from jptq.errors import ConfigError, UnknownNameError
+from jptq.quant.config_values import shown
 
 _logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def _known(
     content: object, keys: Mapping[str, Any], *, unmatched: Unmatched, where: str
 ) -> dict[str, Any]:
     if not isinstance(content, Mapping):
-        given = "a list" if isinstance(content, list | tuple) else f"{content!s:.40}"
+        given = "a list" if isinstance(content, list | tuple) else f"{shown(content):.40}"
         raise ConfigError(f"an object {{...}} is expected, not {given}", where=where)
     out: dict[str, Any] = {}
     for key, value in content.items():

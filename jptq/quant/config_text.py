@@ -43,11 +43,7 @@ def read_file(path: Path, *, unmatched: Unmatched = "error") -> tuple[Any, str |
       StorageError: The file cannot be read or has none of the forms.
       ConfigError: A compile file is malformed.
     """
-    content = parse(_text(path), where=str(path), form="yaml" if path.suffix in YAML else "literal")
-    if not is_compile_file(content):
-        return content, None
-    found = _compile_file(content, path, unmatched=unmatched)
-    return found.quant_config, found.march
+    return _read(path, (), unmatched=unmatched)
 
 
 def load_compile_file(path: Path, *, unmatched: Unmatched = "error") -> CompileFile:
@@ -59,17 +55,34 @@ def load_compile_file(path: Path, *, unmatched: Unmatched = "error") -> CompileF
       StorageError: A file cannot be read or is not YAML.
       ConfigError: It is malformed.
     """
-    return _compile_file(
-        parse(_text(path), where=str(path), form="yaml"), path, unmatched=unmatched
-    )
+    content = parse(_text(path), where=str(path), form="yaml")
+    return _compile_file(content, path, (), unmatched=unmatched)
 
 
-def _compile_file(content: object, path: Path, *, unmatched: Unmatched) -> CompileFile:
+def _read(path: Path, above: tuple[Path, ...], *, unmatched: Unmatched) -> tuple[Any, str | None]:
+    content = parse(_text(path), where=str(path), form="yaml" if path.suffix in YAML else "literal")
+    if not is_compile_file(content):
+        return content, None
+    found = _compile_file(content, path, above, unmatched=unmatched)
+    return found.quant_config, found.march
+
+
+def _compile_file(
+    content: object, path: Path, above: tuple[Path, ...], *, unmatched: Unmatched
+) -> CompileFile:
+    """Read a compile file; those in `above` have led to it."""
     found = compile_file(content, unmatched=unmatched, where=str(path))
     if found.quant_config_file is None:
         return found
     named = path.parent / found.quant_config_file
-    base, _ = read_file(named)
+    chain = (*above, path.resolve())
+    if named.resolve() in chain:
+        raise ConfigError(
+            "quant_config names the file that it stands in",
+            where=str(path),
+            why=" -> ".join(str(one) for one in (*chain, named.resolve())),
+        )
+    base, _ = _read(named, chain, unmatched=unmatched)
     if not isinstance(base, Mapping):
         raise ConfigError("an object {...} is expected", where=str(named))
     return dataclasses.replace(found, base=base, quant_config_file=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
@@ -12,12 +13,21 @@ Check: TypeAlias = Callable[[object, str, str], Value]
 """Takes a value, its key and the table it stands in; raises ConfigError."""
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 60, 60
+
+
+def shown(value: object) -> str:
+    """Return a value for a message: aliases let a few lines of YAML stand for gigabytes."""
+    return value if isinstance(value, str) else _SHORT.repr(value)
+
+
 def one_of(known: tuple[str, ...], kind: str = "") -> Check[str]:
     """Return the check that a value is one of some words; `kind` says what they are."""
 
     def check(value: object, key: str, where: str) -> str:
         if not isinstance(value, str) or value not in known:
-            raise UnknownNameError(kind or key, str(value), known, where=where)
+            raise UnknownNameError(kind or key, shown(value), known, where=where)
         return value
 
     return check
@@ -29,7 +39,9 @@ def number(least: float) -> Check[float]:
     def check(value: object, key: str, where: str) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= 1.0:
             return float(value)
-        raise ConfigError(f"{key!r} is a number from {least:g} to 1, not {value!r}", where=where)
+        raise ConfigError(
+            f"{key!r} is a number from {least:g} to 1, not {_SHORT.repr(value)}", where=where
+        )
 
     return check
 
@@ -39,7 +51,9 @@ def count(least: int) -> Check[int]:
 
     def check(value: object, key: str, where: str) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"{key!r} is an integer from {least}, not {value!r}", where=where)
+            raise ConfigError(
+                f"{key!r} is an integer from {least}, not {_SHORT.repr(value)}", where=where
+            )
         return value
 
     return check
@@ -48,7 +62,7 @@ def count(least: int) -> Check[int]:
 def flag(value: object, key: str, where: str) -> bool:
     """Check that a value is true or false."""
     if not isinstance(value, bool):
-        raise ConfigError(f"{key!r} is true or false, not {value!r}", where=where)
+        raise ConfigError(f"{key!r} is true or false, not {_SHORT.repr(value)}", where=where)
     return value
 
 

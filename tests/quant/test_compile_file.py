@@ -237,6 +237,42 @@ def test_unknown_keys_and_words_can_be_warned_of_instead(
         assert f"{word!r} is ignored; did you mean" in caplog.text
 
 
+def test_a_file_that_names_itself_is_refused(tmp_path: Path) -> None:
+    names = "calibration_parameters: {quant_config: %s}"
+    with pytest.raises(ConfigError, match="names the file that it stands in"):
+        read(tmp_path, names % "lane.yaml")
+    (tmp_path / "other.yaml").write_text(names % "lane.yaml")
+    with pytest.raises(ConfigError, match="names the file that it stands in") as caught:
+        read(tmp_path, names % "other.yaml")
+    assert caught.value.why.count(" -> ") == 2
+
+
+_BOMB = "".join(
+    f"  {name}: &{name} [{', '.join([f'*{before}' if before else 'lol'] * 9)}]\n"
+    for before, name in zip(["", *"abcdefg"], "abcdefgh", strict=True)
+)
+"""Lists of lists by aliases: 43 million words if written out."""
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("calibration_parameters: {quant_config: {model_config: {all_node_type: *h}}}", "type"),
+        ("calibration_parameters: {quant_config: {model_config: *h}}", "not a list"),
+        ("calibration_parameters: {max_percentile: [*h]}", "number from"),
+        ("calibration_parameters: {per_channel: [*h]}", "true or false"),
+        ("calibration_parameters: {optimization: [*h]}", "word"),
+        ("model_parameters: {node_info: [*h]}", "NODE:TYPE"),
+    ],
+)
+def test_lists_that_aliases_blow_up_are_shown_in_short(
+    tmp_path: Path, key: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        read(tmp_path, f"custom_op:\n{_BOMB}{key}\n")
+    assert len(str(caught.value)) < 1000
+
+
 def test_a_list_in_the_named_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "types.json").write_text("[1]")
     with pytest.raises(ConfigError, match="object") as caught:
