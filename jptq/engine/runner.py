@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,22 +15,18 @@ from jax import Array
 
 from jptq.data import SampleSet, batches
 from jptq.engine import memory
+from jptq.engine.feeding import Feeds, checked, fitting, warn_of_long_integers
 from jptq.engine.lower import lower
 from jptq.engine.memory import Batching
-from jptq.engine.program import Program, beyond, table_quantizer
-from jptq.errors import DataError, ModelError, ShapeError
+from jptq.engine.program import Program, table_quantizer
+from jptq.errors import ModelError, ShapeError
 from jptq.ir.model import Model
 from jptq.quant.assign import Table
 from jptq.quant.plan import Plan
 
 __all__ = ["Compilations", "Feeds", "Packed", "Runner", "SampleSet"]
 
-_logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
-
-Feeds: TypeAlias = Mapping[str, np.ndarray]
-"""One sample, or S samples with a leading axis where a function says so."""
 
 
 class Compilations:
@@ -66,24 +61,6 @@ class Compilations:
                 return function(*args)
 
         return jax.jit(counted, **options)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Fitting:
-    """Samples that hold what a program was lowered for."""
-
-    program: Program
-    samples: SampleSet
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int, /) -> Feeds:
-        sample = self.samples[index]
-        self.program.refuse_other_static(sample, where=f"sample {index}")
-        for name in self.program.inputs:
-            _refuse_beyond(np.asarray(sample[name]), name, where=f"sample {index}")
-        return sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +100,7 @@ class Runner:
         self.plan = plan
         self.batching = batching or Batching()
         self.program: Program = lower(model, example, plan=plan, prefer=prefer)
-        _warn_of_long_integers(self.program)
+        warn_of_long_integers(self.program)
         self.batch = self.batch_for(memory.forward(self.program))
         self.compilations = Compilations()
         self.weights = {n: jnp.asarray(w) for n, w in self.program.weights.items()}
@@ -296,9 +273,7 @@ class Runner:
           StaticInputError: (when read) it differs in an input that is part of the program.
           DataError: (when read) it holds integers beyond 32 bits.
         """
-        inputs = self.program.inputs
-        plain = not self.program.bound and all(_is_exact(self.program.dtypes[n]) for n in inputs)
-        return samples if plain else _Fitting(self.program, samples)
+        return fitting(self.program, samples)
 
     def forward(self, table: Table | Packed | None) -> Callable[[Feeds], dict[str, np.ndarray]]:
         """Return the function that evaluators call: feeds of any batch, outputs on the host.
@@ -316,7 +291,7 @@ class Runner:
         declared = {tensor.name: tensor.dtype for tensor in self.model.outputs}
 
         def forward(feeds: Feeds) -> dict[str, np.ndarray]:
-            arrays = self._checked(feeds)
+            arrays = checked(self.program, feeds)
             counts = {
                 1 if arrays[n].shape == shapes[n] else arrays[n].shape[0] // shapes[n][0]
                 for n in self.program.inputs
@@ -350,86 +325,3 @@ class Runner:
             }
 
         return forward
-
-    def _checked(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        for name, value in self.program.bound.items():
-            if name in feeds:
-                for one in _samples_in(np.asarray(feeds[name]), value.shape):
-                    self.program.refuse_other_static({name: one})
-        missing = [n for n in self.program.inputs if n not in feeds]
-        if missing:
-            raise ShapeError(
-                f"forward needs the input {missing[0]!r}",
-                where=f"given: {', '.join(feeds) or 'none'}",
-            )
-        out = {}
-        for name in self.program.inputs:
-            value = np.asarray(feeds[name])
-            want = self.program.shapes[name]
-            if not _whole(value, want):
-                raise ShapeError(
-                    f"input {name!r} has shape {value.shape}",
-                    why=f"the model was prepared for {want} per sample",
-                    hint="feed whole samples, joined along axis 0",
-                )
-            dtype = self.program.dtypes[name]
-            if value.dtype != dtype:
-                raise ShapeError(
-                    f"input {name!r} has dtype {value.dtype}", why=f"the model takes {dtype}"
-                )
-            _refuse_beyond(value, name)
-            out[name] = value
-        return out
-
-
-def _whole(value: np.ndarray, shape: tuple[int, ...]) -> bool:
-    """Tell whether an array is one sample of a shape, or several joined along axis 0."""
-    return value.shape == shape or (
-        value.ndim == len(shape) > 0
-        and value.shape[1:] == shape[1:]
-        and min(value.shape[0], shape[0]) > 0
-        and value.shape[0] % shape[0] == 0
-    )
-
-
-def _samples_in(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the samples that an array holds ``[S, *shape]``; itself alone if there are none."""
-    return value.reshape(-1, *shape) if _whole(value, shape) and value.size else value[np.newaxis]
-
-
-def _is_exact(dtype: np.dtype) -> bool:
-    """Tell whether every number of a type is one to the program too."""
-    return dtype.kind not in "iu" or jax.dtypes.canonicalize_dtype(dtype) == dtype
-
-
-def _refuse_beyond(value: np.ndarray, name: str, *, where: str = "") -> None:
-    if not _is_exact(value.dtype) and beyond(value).size:
-        raise DataError(
-            f"input {name!r} holds {beyond(value)[0]}",
-            where=where,
-            why="programs count in 32 bits, as the accelerator does",
-            hint="scale it down, or cut the network behind what reads it",
-        )
-
-
-_NO_LIMIT = 2**62
-"""Integers from here on stand for "no limit": the largest one that there is serves as well."""
-
-
-def _warn_of_long_integers(program: Program) -> None:
-    """Name the constants that a program counts with and cannot hold."""
-    found = {
-        step.node: value
-        for step in program.steps
-        for operand in step.operands
-        if operand.literal is not None
-        for value in beyond(operand.literal).tolist()
-        if abs(value) < _NO_LIMIT
-    }
-    for node, value in found.items():
-        _logger.warning(
-            "node %r computes with %d: programs count in 32 bits, so its result is wrong where "
-            "that matters",
-            node,
-            value,
-        )
