@@ -93,6 +93,8 @@ def _elementwise(
     """Follow channels last if any full operand is; smaller ones are broadcast to match."""
     if not any(_is_last(have[i], rank) for i in flowing):
         return
+    if any(spec is not None and len(spec.shape) > rank for spec in specs):
+        return  # it lends no more than its type (CastLike)
     out.outputs = [layouts.channels_last(rank)]
     for i, spec in enumerate(specs):
         if spec is None or i in out.static:

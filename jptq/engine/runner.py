@@ -108,9 +108,14 @@ class Runner:
         jit = self.compilations.jit
         self._prepare_float = jit("prepare float", lambda w: self.program.prepare(w, None))
         self._prepare = jit("prepare", self._prepare_quantized)
-        self._float = jit("float forward", jax.vmap(self._run_float, in_axes=(None, 0)))
+        # Without inputs there is nothing to count samples by: all of them are the same.
+        size = None if self.program.inputs else 1
+        self._float = jit(
+            "float forward", jax.vmap(self._run_float, in_axes=(None, 0), axis_size=size)
+        )
         self._quantized = jit(
-            "quantized forward", jax.vmap(self._run_quantized, in_axes=(None, None, 0))
+            "quantized forward",
+            jax.vmap(self._run_quantized, in_axes=(None, None, 0), axis_size=size),
         )
 
     def sharing(
@@ -264,7 +269,8 @@ class Runner:
           StaticInputError: (when read) a sample differs in an input that is part of the program.
           DataError: (when read) a sample holds integers beyond 32 bits.
         """
-        return batches(self.fitting(samples), size or self.batch, self.program.inputs)
+        size = (size or self.batch) if self.program.inputs else 1
+        return batches(self.fitting(samples), size, self.program.inputs)
 
     def fitting(self, samples: SampleSet) -> SampleSet:
         """Return the samples; reading one that the program would misread is refused.
@@ -296,12 +302,12 @@ class Runner:
                 1 if arrays[n].shape == shapes[n] else arrays[n].shape[0] // shapes[n][0]
                 for n in self.program.inputs
             }
-            if len(counts) != 1:
+            if len(counts) > 1:
                 raise ShapeError(
                     "inputs hold different numbers of samples",
                     where=", ".join(f"{n} {arrays[n].shape}" for n in self.program.inputs),
                 )
-            (count,) = counts
+            count = max(counts, default=1)
             stacked = {n: a.reshape(count, *shapes[n]) for n, a in arrays.items()}
             parts = []
             for start in range(0, count, self.batch):
@@ -315,12 +321,16 @@ class Runner:
                 out = self.run(packed, chunk)
                 parts.append({n: np.asarray(v)[:size] for n, v in out.items()})
             joined = {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
+            known = self.program.constants  # may have 64 bits
+            joined |= {n: np.repeat(v[np.newaxis], count, 0) for n, v in known.items()}
             # Programs count in 32 bits; who reads the outputs goes by the model's declaration.
             joined = {
                 n: v.astype(declared.get(n) or v.dtype, copy=False) for n, v in joined.items()
             }
             return {
-                n: v[0] if count == 1 else v.reshape(-1, *v.shape[2:]) if v.ndim > 1 else v
+                n: v[0]
+                if count == 1
+                else v.reshape(-1 if v.ndim == 1 else count * v.shape[1], *v.shape[2:])
                 for n, v in joined.items()
             }
 

@@ -45,7 +45,7 @@ class Forward:
         """Return the outputs as a pure function of weights and feeds.
 
         Raises:
-          ShapeError: An input is missing, or its shape is not the example's.
+          ShapeError: An input is missing, or its shape or dtype is not the example's.
         """
         values = {n: self._checked(n, feeds) for n in self._program.inputs}
         with jax.default_matmul_precision("highest"):
@@ -56,7 +56,7 @@ class Forward:
         """Return the outputs by name, in the graph's order.
 
         Raises:
-          ShapeError: An input is missing, or its shape is not the example's.
+          ShapeError: An input is missing, or its shape or dtype is not the example's.
           StaticInputError: An input of `static_inputs` differs from the example.
         """
         self._program.refuse_other_static(feeds)
@@ -74,6 +74,11 @@ class Forward:
                 f"input {name!r} has shape {value.shape}",
                 why=f"the graph was traced for {want}",
                 hint="trace it again with an example of that shape",
+            )
+        dtype = jax.dtypes.canonicalize_dtype(self._program.dtypes[name])
+        if value.dtype != dtype:
+            raise ShapeError(
+                f"input {name!r} has dtype {value.dtype}", why=f"the graph was traced for {dtype}"
             )
         return value
 

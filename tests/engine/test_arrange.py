@@ -7,6 +7,8 @@ import pytest
 from jptq import ops
 from jptq.engine import layouts
 from jptq.engine.arrange import Arrangement, arrange
+from tests.engine.programs import check, normal
+from tests.graphs import Graph
 
 LAST = layouts.channels_last(4)
 FIRST = layouts.canonical(4)
@@ -51,6 +53,15 @@ def test_elementwise_operators_stay_as_they_are_without_channels_last() -> None:
     found = arranged("Add", [FIRST, FIRST], [shape, shape], shape)
     assert found.outputs == [FIRST]
     assert not found.wants
+
+
+def test_an_operand_that_lends_its_type_alone_may_have_any_rank() -> None:
+    g = Graph(19)
+    x = g.conv(g.input("x", (1, 3, 4, 4)), 3, 5)
+    g.output(g.add("CastLike", x, g.input("like", (1, 1, 2, 2, 2))))
+    g.output(g.add("CastLike", g.add("Relu", x), g.input("scalar", ())))
+    feeds = {"x": normal(1, 3, 4, 4), "like": normal(1, 1, 2, 2, 2), "scalar": normal()}
+    check(g, feeds)
 
 
 def test_a_constant_of_one_element_needs_no_broadcast() -> None:

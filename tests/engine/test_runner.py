@@ -281,6 +281,43 @@ def test_feeds_that_32_bits_cannot_hold_are_refused() -> None:
     assert caught.value.where == "sample 1"
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_outputs_without_elements_keep_their_shape(count: int) -> None:
+    g = Graph()
+    x = g.input("x", (1, 3))
+    g.output(g.add("Relu", x))
+    g.output(g.add("Slice", x, *(g.constant([value]) for value in (0, 0, 1))))
+    runner = Runner(float_model(g), samples(1, 1, 3)[0], batching=Batching(samples=2))
+    found = runner.forward(None)({"x": np.ones((count, 3), np.float32)})
+    assert [value.shape for value in found.values()] == [(count, 3), (count, 0)]
+
+
+def test_a_network_without_inputs_gives_its_one_answer() -> None:
+    g = Graph()
+    weight = g.random(2, 3)
+    g.output(g.add("Relu", weight))
+    runner = Runner(float_model(g), {})
+    for outputs in (runner.forward(None)({}), next(runner.outputs(runner.pack(None), [{}]))[1]):
+        (found,) = (np.asarray(value).reshape(2, 3) for value in outputs.values())
+        np.testing.assert_array_equal(found, np.maximum(g.constants[weight], 0))
+
+
+def test_a_network_whose_only_input_is_part_of_the_program_runs() -> None:
+    g = Graph()
+    g.output(g.add("Expand", g.random(1, 3), g.input("shape", (2,), onnx.TensorProto.INT64)))
+    feeds = {"shape": np.array([2, 3])}
+    (found,) = Runner(float_model(g), feeds).forward(None)(feeds).values()
+    assert found.shape == (2, 3)
+
+
+def test_constant_outputs_keep_64_bits() -> None:
+    g = Graph()
+    g.output(g.add("Relu", g.input("x", (1, 3))))
+    g.output(g.constant([2**40, -1]), dtype=onnx.TensorProto.INT64)
+    found = Runner(float_model(g), samples(1, 1, 3)[0]).forward(None)(samples(1, 1, 3)[0])
+    np.testing.assert_array_equal(found[g.outputs[1].name], [2**40, -1])
+
+
 def test_integer_outputs_are_exact() -> None:
     g = Graph()
     x = g.conv(g.input("x", SHAPE), 3, 6)

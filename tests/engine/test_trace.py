@@ -111,6 +111,13 @@ def test_feeds_of_another_shape_are_refused() -> None:
         forward({"x": normal(2, 3, 4, 4)})
 
 
+def test_feeds_of_another_dtype_are_refused() -> None:
+    forward = trace(float_model(_net()), {"x": normal(1, 3, 4, 4)})
+    with pytest.raises(ShapeError, match="'x' has dtype int32") as caught:
+        forward({"x": np.ones((1, 3, 4, 4), np.int32)})
+    assert "float32" in caught.value.why
+
+
 def test_a_missing_feed_is_named() -> None:
     forward = trace(float_model(_net()), {"x": normal(1, 3, 4, 4)})
     with pytest.raises(ShapeError, match="'x'"):
