@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jptq.engine.arrange import Spec
+from jptq.engine.program import Operand
 from jptq.ops.registry import Op
 
 
@@ -63,6 +64,42 @@ def infer(
         given = [Spec(s.shape, jax.dtypes.canonicalize_dtype(s.dtype)) for s in dynamic.values()]
         specs = jax.tree.map(lambda s: Spec(s.shape, s.dtype), jax.eval_shape(call, *given))
     return specs, known
+
+
+def infer_step(
+    call: Callable[..., Any],
+    operands: Sequence[Operand],
+    specs: Sequence[Spec | None],
+    packs: Mapping[str, Callable[..., Any] | None],
+    wide: bool,
+) -> tuple[Spec, ...]:
+    """Return what a step gives out, traced as the program will call it.
+
+    Args:
+      call: Its function.
+      operands: Of the step.
+      specs: Their shapes and dtypes in ONNX's order of axes; None where absent.
+      packs: Of each weight, by key.
+      wide: As of `infer`.
+    """
+    dynamic, known, prepares = {}, {}, {}
+    for i, (operand, spec) in enumerate(zip(operands, specs, strict=True)):
+        value = operand.static if operand.literal is None else operand.literal
+        if value is not None:
+            known[i] = value
+        elif spec is not None:
+            shape = tuple(spec.shape[axis] for axis in operand.perm) if operand.perm else spec.shape
+            dynamic[i] = Spec(shape, spec.dtype)
+            prepares[i] = packs[operand.weight] if operand.weight else operand.prepare
+
+    def step(*values: Any) -> Any:
+        prepared = list(values)
+        for i, prepare in prepares.items():
+            if prepare is not None:
+                prepared[i] = prepare(values[i])
+        return call(*prepared)
+
+    return infer(step, dynamic, known, len(operands), wide)[0]
 
 
 def _host() -> jax.Device:

@@ -11,14 +11,15 @@ import numpy as np
 
 from jptq.engine import layouts, subgraphs
 from jptq.engine.arrange import Spec, arrange
-from jptq.engine.fold import fold, infer
+from jptq.engine.fold import fold, infer, infer_step
+from jptq.engine.guard import guarded, refuse_channels
 from jptq.engine.layouts import Perm
 from jptq.engine.operators import find_op, refuse_unsupported
 from jptq.engine.program import Operand, Program, Step, WeightSlot
 from jptq.errors import ModelError, ShapeError, StaticInputError
 from jptq.ir.model import Model, Node
 from jptq.ops.registry import Lowering, Op
-from jptq.quant.plan import Calibration, Plan
+from jptq.quant.plan import Plan
 
 
 class _NeedsValueError(Exception):
@@ -158,7 +159,7 @@ class _Lowering:
             return
         perm = self.perms[source]
         if axis is not None and index is not None and self.plan is not None:
-            _refuse_channels(self.plan.calibrations[index], self.specs[source].shape)
+            refuse_channels(self.plan.calibrations[index], self.specs[source].shape)
         self.specs[output], self.perms[output] = self.specs[source], perm
         self.depends[output] = self.depends[source]
         self.steps.append(
@@ -237,6 +238,8 @@ class _Lowering:
             )
         else:
             call = functools.partial(chosen.function, **decided.attributes)
+            packs = {key: slot.pack for key, slot in self.slots.items()}
+            self._guard(node, infer_step, call, operands, specs, packs, self.wide)
         self.steps.append(
             Step(
                 node=node.name,
@@ -251,26 +254,9 @@ class _Lowering:
         )
 
     def _guard(self, node: Node, call: Callable[..., Any], *args: Any) -> Any:
-        """Run ``call``; faults found on the way get the node's name."""
-        try:
-            return call(*args)
-        except ModelError as error:
-            inside = f", inside it {error.where}" if error.where else ""
-            raise type(error)(
-                error.what,
-                where=f"node {node.name!r} ({node.op}){inside}",
-                why=error.why,
-                hint=error.hint,
-            ) from error
-        except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-            shapes = ", ".join(str(tuple(self._spec(n).shape)) if n else "-" for n in node.inputs)
-            raise ShapeError(
-                f"{node.op} does not fit its inputs",
-                where=f"node {node.name!r}, input shapes {shapes}",
-                why=str(error).strip().splitlines()[0]
-                if str(error).strip()
-                else type(error).__name__,
-            ) from error
+        """Return ``call(*args)``; faults get the node's name."""
+        shapes = [tuple(self._spec(n).shape) if n else None for n in node.inputs]
+        return guarded(node, shapes, call, *args)
 
     def _spec(self, name: str) -> Spec:
         if name in self.specs and name not in self.bound:
@@ -374,18 +360,6 @@ class _Lowering:
             **{k: v for k, v in attributes.items() if k != "n_outputs"},
         )
         return cost.macs, cost.vector
-
-
-def _refuse_channels(quantizer: Calibration, shape: tuple[int, ...]) -> None:
-    """Refuse a quantizer whose channels are not the tensor's."""
-    axis = quantizer.axis
-    if axis is None or not -len(shape) <= axis < len(shape) or shape[axis] != quantizer.channels:
-        raise ShapeError(
-            f"a quantizer has {quantizer.channels} channels on axis {axis}",
-            where=quantizer.name,
-            why=f"{quantizer.tensor!r} has shape {shape}",
-            hint="calibrate again: jptq calibrate",
-        )
 
 
 def _pack_name(prepare: Callable[..., Any] | None) -> str:
