@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+
+from jptq.numerics.affine import Affine
 
 
 def quantize(x: Array, scale: Array, offset: Array, lower: Array, upper: Array) -> Array:
@@ -25,6 +28,22 @@ def quantize(x: Array, scale: Array, offset: Array, lower: Array, upper: Array) 
       upper: Largest integer.
     """
     return jnp.clip(_steps(x, scale) + offset, lower, upper)
+
+
+def on_grid(constant: np.ndarray, grid: Affine, axis: int | None) -> np.ndarray:
+    """Return the integers of a constant on a grid, ``float32`` of its shape.
+
+    Args:
+      constant: Values.
+      grid: Of one channel, or of as many as ``axis`` has.
+      axis: Channel axis; None for one grid.
+    """
+    shape = [1] * constant.ndim
+    if axis is not None:
+        shape[axis] = -1
+    scale, offset = (jnp.asarray(v.reshape(shape)) for v in (grid.scale, grid.offset))
+    lower, upper = (jnp.asarray(bound, jnp.float32) for bound in (grid.lower, grid.upper))
+    return np.asarray(quantize(jnp.asarray(constant), scale, offset, lower, upper))
 
 
 def half(x: Array) -> Array:

@@ -33,6 +33,7 @@ from jptq.errors import ConfigError, UnknownNameError
 from jptq.ir.edit import replace_node, unique_name
 from jptq.ir.model import HORIZON, Attribute, Model, Node
 from jptq.numerics.affine import affine, clean_thresholds
+from jptq.numerics.fake_quant import on_grid
 from jptq.numerics.qtypes import INT8
 from jptq.quant.asks import named
 from jptq.quant.attributes import attributes_of
@@ -179,10 +180,9 @@ def _weight(model: Model, node: Node, index: int) -> Model:
     weight = model.initializers[name]
     axis = _weights(model, node)[index]
     channels = None if axis < 0 and weight.ndim < 2 else axis % weight.ndim
-    scale = affine(_largest(weight, channels), INT8).scale
-    if channels is not None:
-        scale = scale.reshape([-1 if i == channels else 1 for i in range(weight.ndim)])
-    high = np.clip(np.rint(weight / scale), INT8.lower, INT8.upper) * scale
+    grid = affine(_largest(weight, channels), INT8)
+    scale = grid.scale.reshape([-1 if i == channels else 1 for i in range(weight.ndim)])
+    high = on_grid(weight, grid, channels) * scale
     # Another reader of the constant keeps the whole of it.
     shared = len(model.consumers[name]) > 1
     names = (unique_name(model, f"{name}_high") if shared else name, f"{name}{LOW}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-import jax.numpy as jnp
 import numpy as np
 
 from jptq import files, ir
@@ -18,8 +17,8 @@ from jptq.ir.edit import prune, rename, with_nodes
 from jptq.ir.expand import expand_units
 from jptq.ir.model import HORIZON, Attribute, Model, Node
 from jptq.ir.opset import raise_opset
-from jptq.numerics.affine import Affine, affine
-from jptq.numerics.fake_quant import quantize
+from jptq.numerics.affine import affine
+from jptq.numerics.fake_quant import on_grid
 from jptq.numerics.qtypes import FLOAT16, QType, qtype
 from jptq.quant.attributes import OFF, ON, attributes_of
 from jptq.quant.originals import restored
@@ -122,9 +121,8 @@ def _pair(node: Node, model: Model, nodes: list[Node]) -> dict[str, np.ndarray]:
             hint="calibrate the model first: jptq calibrate",
         )
     grid = affine(held.thresholds, _kind(node), asymmetric=held.asymmetric)
-    attributes: dict[str, Attribute] = {}
-    if held.per_channel and held.axis is not None:
-        attributes["axis"] = held.axis
+    axis = held.axis if held.per_channel else None
+    attributes: dict[str, Attribute] = {} if axis is None else {"axis": axis}
     dtype = np.dtype(_kind(node).name)
     # One scale is a scalar: ONNX reads a vector, even of one, along a channel axis.
     shape = (-1,) if attributes else ()
@@ -135,7 +133,7 @@ def _pair(node: Node, model: Model, nodes: list[Node]) -> dict[str, np.ndarray]:
     }
     source = model.initializers.get(node.inputs[0])
     if source is not None:
-        constants[integers] = _integers(source, grid, attributes.get("axis"), dtype)
+        constants[integers] = on_grid(source, grid, axis).astype(dtype)
     else:
         nodes.append(
             Node(
@@ -170,17 +168,6 @@ def _casts(node: Node, nodes: list[Node]) -> dict[str, np.ndarray]:
     ]
     largest = np.float32(np.finfo(np.float16).max)
     return {low: np.asarray(-largest), high: np.asarray(largest)}
-
-
-def _integers(
-    constant: np.ndarray, grid: Affine, axis: Attribute | None, dtype: np.dtype
-) -> np.ndarray:
-    shape = [1] * constant.ndim
-    if isinstance(axis, int):
-        shape[axis] = -1
-    scale, offset = (jnp.asarray(vector.reshape(shape)) for vector in (grid.scale, grid.offset))
-    lower, upper = (jnp.asarray(bound, jnp.float32) for bound in (grid.lower, grid.upper))
-    return np.asarray(quantize(jnp.asarray(constant), scale, offset, lower, upper)).astype(dtype)
 
 
 def _vendor_nodes(nodes: list[Node]) -> Iterator[Node]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jptq.numerics.affine import affine
-from jptq.numerics.fake_quant import fake_quant, quantize
+from jptq.numerics.fake_quant import fake_quant, on_grid, quantize
 from jptq.numerics.qtypes import INT8, INT16, QType
 
 KINDS = [INT8, INT16]
@@ -176,3 +176,15 @@ def test_values_do_not_depend_on_whether_a_derivative_is_taken() -> None:
         plain = jax.jit(fake_quant)(x, *arguments)
         traced, _ = jax.jit(lambda v, a=arguments: jax.vjp(lambda u: fake_quant(u, *a), v))(x)
         np.testing.assert_array_equal(np.asarray(plain), np.asarray(traced))
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_a_constant_takes_the_grid_of_each_of_its_channels(axis: int) -> None:
+    constant = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    thresholds = np.linspace(0.5, 2.0, constant.shape[axis]).astype(np.float32)
+    scale = np.expand_dims(thresholds / np.float32(127), 1 - axis % 2)
+    want = np.clip(np.rint(constant / scale), -128, 127)
+    np.testing.assert_array_equal(on_grid(constant, affine(thresholds, INT8), axis), want)
+    whole = np.clip(np.rint(constant / (np.float32(2) / np.float32(127))), -128, 127)
+    one = affine(np.array([2.0], np.float32), INT8)
+    np.testing.assert_array_equal(on_grid(constant, one, None), whole)
