@@ -11,13 +11,14 @@ from jptq.errors import ConfigError
 from jptq.hmct.node import OnnxNode
 from jptq.ir import Model, Tensor
 from jptq.numerics.affine import clean_thresholds
+from jptq.numerics.qtypes import QTYPES
 from jptq.quant.attributes import is_range
 from jptq.quant.calibrated import with_assignment
 from jptq.quant.plan import FEATURE, WEIGHT
 
 _log = logging.getLogger(__name__)
 
-SETTABLE = ("int8", "int16", "float16", "float32")
+SETTABLE = tuple(QTYPES)
 """The types that a script may give a quantizer (hmct-spec 1.3)."""
 
 SWITCH = ("ON", "OFF")

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from jptq.errors import ConfigError
-from jptq.numerics.qtypes import DUAL_INT16
+from jptq.numerics.qtypes import DUAL_INT16, QTYPES
 from jptq.quant.config_keys import Unmatched, known
 from jptq.quant.config_text import read_file
 from jptq.quant.config_values import count, flag, number, one_of, optional, several
 
-TYPES = ("int8", "int16", "float16", "float32")
+TYPES = tuple(QTYPES)
 """Types of a node or an operand, from coarse to fine; a target may not have all of them."""
 
 EC = "ec"

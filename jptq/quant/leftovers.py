@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 
 from jptq.numerics.qtypes import DUAL_INT16, INT16
+from jptq.quant.config import EC
 from jptq.quant.plan import Plan
 from jptq.targets import Target
-
-EC = "ec"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

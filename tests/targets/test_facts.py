@@ -6,9 +6,11 @@ import pytest
 
 from jptq import ops
 from jptq.errors import ConfigError, UnknownNameError
+from jptq.numerics.qtypes import FLOAT32, QTYPES
 from jptq.targets import load_target, marches
 from jptq.targets.facts import FACTS
 from jptq.targets.folder import configs
+from jptq.targets.operands import TYPES
 
 
 def shipped(march: str = "nash-e") -> str:
@@ -160,3 +162,8 @@ def test_a_missing_fact_is_refused(tmp_path: Path) -> None:
     (tmp_path / "nash-x.toml").write_text(text[:start] + text[stop:])
     with pytest.raises(ConfigError, match="'cores' is missing"):
         load_target("nash-x", tmp_path)
+
+
+def test_a_target_may_name_every_type_of_a_quantizer_but_the_hosts() -> None:
+    # The two subpackages do not see each other.
+    assert [*TYPES, FLOAT32.name] == list(QTYPES)
