@@ -180,7 +180,7 @@ class _Lowering:
         entry = find_op(self.model, node)
         assert entry is not None  # refused before
         bodies = {k: v for k, v in node.attributes.items() if isinstance(v, Model)}
-        captured = sorted({n for body in bodies.values() for n in subgraphs.captures(body)})
+        captured = sorted({n for body in bodies.values() for n in body.captured})
         names = [*node.inputs, *captured]
         attributes = {
             k: v for k, v in node.attributes.items() if k in entry.attributes and k not in bodies
@@ -203,7 +203,12 @@ class _Lowering:
         function: Callable[..., Any] = functools.partial(entry.function, **attributes)
         if bodies:
             function = subgraphs.bind(
-                function, bodies, captured, len(node.inputs), self.model, self.platform
+                function,
+                bodies,
+                captured,
+                len(node.inputs),
+                self.model,
+                functools.partial(lower, platform=self.platform),
             )
             # What is known here stays known inside: it may decide a branch or a shape.
             static |= {

@@ -260,7 +260,8 @@ class Program:
             elif quantizer is None:
                 results = (operands[0],)
             else:
-                results = (quantizer(step.calibration or 0, operands[0], step.axis),)
+                assert step.calibration is not None
+                results = (quantizer(step.calibration, operands[0], step.axis),)
             env.update({name: r for name, r in zip(step.outputs, results, strict=False) if name})
         if keep is not None:
             return {name: env[name] for name in keep}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from jptq.ir.model import Model, Node
+from jptq.engine.program import Program
+from jptq.ir.model import Model, Node, Tensor
 
 
 def walk(model: Model) -> Iterator[tuple[Model, Node]]:
@@ -25,18 +27,13 @@ def walk(model: Model) -> Iterator[tuple[Model, Node]]:
                     yield model, inner
 
 
-def captures(body: Model) -> set[str]:
-    """Return the tensors that a subgraph reads from the graphs around it."""
-    inside = set(body.initializers) | set(body.input_names)
-    outside: set[str] = set()
-    for node in body.nodes:
-        read = {name for name in node.inputs if name}
-        for value in node.attributes.values():
-            if isinstance(value, Model):
-                read |= captures(value)
-        outside |= read - inside
-        inside |= set(node.outputs)
-    return outside | (set(body.output_names) - inside)
+class Lower(Protocol):
+    """What lowers a graph, see `jptq.engine.lower`."""
+
+    def __call__(
+        self, model: Model, example: Mapping[str, jax.ShapeDtypeStruct], /, *, wide: bool
+    ) -> Program:
+        """Return its program."""
 
 
 def bind(
@@ -45,17 +42,26 @@ def bind(
     captured: Sequence[str],
     n_inputs: int,
     outer: Model,
-    platform: str,
+    lower: Lower,
 ) -> Callable[..., Any]:
     """Return ``function`` with its graph attributes as Python callables.
 
-    The result takes the node's inputs followed by the captured tensors.
+    Args:
+      function: Of an operator.
+      bodies: Graphs by attribute.
+      captured: Tensors that these take from around them.
+      n_inputs: Of the node.
+      outer: The graph that holds it.
+      lower: Lowers a body, which may hold bodies of its own.
+
+    Returns:
+      A function of the node's inputs followed by the captured tensors.
     """
 
     def call(*operands: Any) -> Any:
         scope = dict(zip(captured, operands[n_inputs:], strict=True))
         callables = {
-            name: functools.partial(_run, body, scope, outer, platform)
+            name: functools.partial(_run, body, scope, outer, lower)
             for name, body in bodies.items()
         }
         return jax.tree.map(jax.numpy.asarray, function(*operands[:n_inputs], **callables))
@@ -64,21 +70,16 @@ def bind(
 
 
 def _run(
-    body: Model, scope: Mapping[str, Any], outer: Model, platform: str, *values: Any
+    body: Model, scope: Mapping[str, Any], outer: Model, lower: Lower, *values: Any
 ) -> tuple[Any, ...]:
-    import dataclasses
-
-    from jptq.engine.lower import lower  # the two are one recursion
-
-    needed = captures(body)
     given = dict(zip(body.input_names, values, strict=True))
-    given |= {n: v for n, v in scope.items() if n in needed}
+    given |= {n: v for n, v in scope.items() if n in body.captured}
     # What is known here stays known inside: shapes and the end of a loop may depend on it.
     known = {n: v for n, v in given.items() if isinstance(v, np.ndarray)}
     traced = {n: v for n, v in given.items() if n not in known}
     whole = dataclasses.replace(
         body,
-        inputs=tuple(_tensor(n) for n in traced),
+        inputs=tuple(Tensor(name=n, dtype=None, shape=None) for n in traced),
         initializers={**body.initializers, **known},
         opsets=outer.opsets,
     )
@@ -86,16 +87,10 @@ def _run(
         n: jax.ShapeDtypeStruct(np.shape(v), jax.numpy.result_type(v)) for n, v in traced.items()
     }
     wide = jax.dtypes.canonicalize_dtype(np.int64) == np.int64
-    program = lower(whole, example, platform=platform, wide=wide)
+    program = lower(whole, example, wide=wide)
     packed = program.prepare({n: jax.numpy.asarray(w) for n, w in program.weights.items()}, None)
     outputs = program.run(packed, None, {n: jax.numpy.asarray(v) for n, v in traced.items()})
     return tuple(
         program.constants[name] if name in program.constants else outputs[name]
         for name in body.output_names
     )
-
-
-def _tensor(name: str) -> Any:
-    from jptq.ir.model import Tensor
-
-    return Tensor(name=name, dtype=None, shape=None)

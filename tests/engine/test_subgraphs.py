@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jptq.engine import subgraphs, trace
 from jptq.errors import ShapeError, StaticInputError
+from jptq.ir.model import Model
 from tests.engine.programs import check, lowered, normal
 from tests.graphs import Graph
 from tests.oracles import relative_error, run_onnx
@@ -193,9 +194,11 @@ def test_captures_are_what_a_body_reads_and_does_not_make() -> None:
     model = float_model(_if(np.array(True)))
     (node,) = [n for n in model.nodes if n.op == "If"]
     then, other = node.attributes["then_branch"], node.attributes["else_branch"]
+    assert isinstance(then, Model)
+    assert isinstance(other, Model)
     conv = model.nodes[0].outputs[0]
-    assert subgraphs.captures(then) == {conv, "outside"}  # type: ignore[arg-type]
-    assert subgraphs.captures(other) == {conv}  # type: ignore[arg-type]
+    assert set(then.captured) == {conv, "outside"}
+    assert set(other.captured) == {conv}
 
 
 def test_every_node_is_walked_with_the_graph_that_knows_its_opset() -> None:
