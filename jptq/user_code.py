@@ -24,13 +24,13 @@ class UserFunction:
       call: The function itself.
       where: ``path.py:function``, for errors.
       digest: Of the file, of the modules beside it that it imports, and of the function's name.
-      folder: Of the file.
+      folder: Of the file; None for a function of the calling program.
     """
 
     call: Callable[..., Any]
     where: str
-    digest: str
-    folder: Path
+    digest: str = ""
+    folder: Path | None = None
 
 
 def load(
@@ -75,6 +75,36 @@ def load(
         digest=files.digest(name, *parts),
         folder=folder,
     )
+
+
+def call(
+    function: UserFunction,
+    *arguments: object,
+    noun: str,
+    error: type[JptqError],
+    hint: str = "",
+) -> Any:
+    """Return what a function of the user returns.
+
+    Args:
+      function: To call.
+      *arguments: What it is given.
+      noun: What it is called in the message.
+      error: Raised, as this class, if it raises anything; with the user's own traceback.
+      hint: Stands in that error.
+    """
+    try:
+        with importable(function.folder):
+            return function.call(*arguments)
+    except JptqError:
+        raise
+    except (Exception, SystemExit) as raised:
+        raise error(
+            f"the {noun} raised {type(raised).__name__}",
+            where=function.where,
+            why=own_traceback(raised, None),
+            hint=hint,
+        ) from raised
 
 
 @contextlib.contextmanager

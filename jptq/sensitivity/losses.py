@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jptq import user_code
-from jptq.errors import ConfigError, JptqError
+from jptq.errors import ConfigError
 
 Loss: TypeAlias = Callable[[Mapping[str, Array], Mapping[str, Array]], Array]
 """``loss(outputs, feeds) -> scalar`` of one sample, in jax.numpy."""
@@ -56,21 +56,16 @@ def load_loss(spec: str) -> Loss:
     )
 
     def loss(outputs: Mapping[str, Array], feeds: Mapping[str, Array]) -> Array:
+        names = f"outputs: {', '.join(outputs)}; inputs: {', '.join(feeds)}"
+        given = user_code.call(found, outputs, feeds, noun="loss", error=ConfigError, hint=names)
         try:
-            with user_code.importable(found.folder):
-                value = jnp.asarray(found.call(outputs, feeds))
-        except JptqError:
-            raise
-        except Exception as error:
+            value = jnp.asarray(given)
+            what = f"{value.dtype} of shape {value.shape}"
+        except (TypeError, ValueError):
+            value, what = None, type(given).__name__
+        if value is None or value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
             raise ConfigError(
-                f"the loss raised {type(error).__name__}",
-                where=found.where,
-                why=user_code.own_traceback(error, None),
-                hint=f"outputs: {', '.join(outputs)}; inputs: {', '.join(feeds)}",
-            ) from error
-        if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-            raise ConfigError(
-                f"the loss returned {value.dtype} of shape {value.shape}",
+                f"the loss returned {what}",
                 where=found.where,
                 why="a sample's loss is one floating-point number",
                 hint="take the mean or the sum",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from jptq import user_code
-from jptq.errors import EvaluatorError, JptqError
+from jptq.errors import EvaluatorError
+from jptq.user_code import UserFunction
 
 Forward: TypeAlias = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -18,25 +18,27 @@ Forward: TypeAlias = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 class Evaluator:
     """A function of the user that scores a forward.
 
+    Args:
+      function: Takes a forward; returns a number, or numbers by name. Its digest is part of the
+        key under which scores are kept; without one they are not.
+
     Attributes:
-      where: ``path.py:function``, for errors.
-      digest: Of its code; part of the key under which scores are kept.
       calls: How often it ran.
     """
 
-    def __init__(
-        self,
-        function: Callable[[Forward], Any],
-        *,
-        where: str,
-        digest: str,
-        folder: Path | None = None,
-    ) -> None:
+    def __init__(self, function: UserFunction) -> None:
         self._function = function
-        self._folder = folder
-        self.where = where
-        self.digest = digest
         self.calls = 0
+
+    @property
+    def where(self) -> str:
+        """Where the function stands, for errors."""
+        return self._function.where
+
+    @property
+    def digest(self) -> str:
+        """Digest of its code, or nothing."""
+        return self._function.digest
 
     @classmethod
     def load(cls, spec: str) -> Evaluator:
@@ -52,13 +54,13 @@ class Evaluator:
             signature="def evaluate(forward) -> float | dict[str, float]",
             error=EvaluatorError,
         )
-        return cls(found.call, where=found.where, digest=found.digest, folder=found.folder)
+        return cls(found)
 
     @classmethod
     def of(cls, function: Callable[[Forward], Any]) -> Evaluator:
         """Wrap a function of the calling program; its scores are not kept between runs."""
         name = getattr(function, "__qualname__", repr(function))
-        return cls(function, where=name, digest="")
+        return cls(UserFunction(call=function, where=name))
 
     def __call__(self, forward: Forward) -> dict[str, float]:
         """Return the scores by name.
@@ -67,17 +69,7 @@ class Evaluator:
           EvaluatorError: It raised, or returned something other than finite numbers.
         """
         self.calls += 1
-        try:
-            with user_code.importable(self._folder):
-                found = self._function(forward)
-        except JptqError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise EvaluatorError(
-                f"the evaluator raised {type(error).__name__}",
-                where=self.where,
-                why=user_code.own_traceback(error, None),
-            ) from error
+        found = user_code.call(self._function, forward, noun="evaluator", error=EvaluatorError)
         scores = dict(found) if isinstance(found, Mapping) else {"score": found}
         if not scores:
             raise EvaluatorError("the evaluator returned no score", where=self.where)

@@ -59,7 +59,9 @@ def test_a_loss_that_raises_shows_the_users_own_traceback(tmp_path: Path) -> Non
     assert caught.value.hint == "outputs: logits; inputs: image"
 
 
-@pytest.mark.parametrize("value", ["outputs['y']", "outputs['y'].astype('int32').sum()", "3"])
+@pytest.mark.parametrize(
+    "value", ["outputs['y']", "outputs['y'].astype('int32').sum()", "3", "None", "'low'", "outputs"]
+)
 def test_a_loss_that_is_not_one_float_is_refused(tmp_path: Path, value: str) -> None:
     path = tmp_path / "mine.py"
     path.write_text(f"def loss(outputs, feeds):\n    return {value}\n")

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from jptq.tuning import Evaluator
+from jptq.user_code import UserFunction
 from tests.graphs import Graph
 from tests.oracles import run_onnx
 
@@ -63,4 +64,4 @@ def evaluator(*, digest: str = "") -> Evaluator:
         error = np.mean((found - reference) ** 2) / np.mean(reference**2)
         return float(1.0 - np.sqrt(error))
 
-    return Evaluator(evaluate, where="test", digest=digest)
+    return Evaluator(UserFunction(call=evaluate, where="test", digest=digest))

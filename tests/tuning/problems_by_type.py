@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from jptq.tuning import Evaluator, Prepared, prepare
+from jptq.user_code import UserFunction
 from tests.graphs import Graph
 from tests.oracles import run_onnx
 from tests.tuning.networks import CONFIG
@@ -135,7 +136,7 @@ def near(model: onnx.ModelProto) -> Evaluator:
             scores[name] = float(1 - np.sqrt(np.mean((a - b) ** 2) / np.mean(a**2)))
         return scores
 
-    return Evaluator(evaluate, where="test", digest="")
+    return Evaluator(UserFunction(call=evaluate, where="test"))
 
 
 def detections(model: onnx.ModelProto) -> Evaluator:
@@ -150,4 +151,4 @@ def detections(model: onnx.ModelProto) -> Evaluator:
             hits.append((error[:4].max(0) < 4.0) & (error[4:].max(0) < 0.05))
         return float(np.mean(hits))
 
-    return Evaluator(evaluate, where="test", digest="")
+    return Evaluator(UserFunction(call=evaluate, where="test"))

@@ -10,6 +10,7 @@ from jptq import files
 from jptq.errors import ConfigError, UnknownNameError
 from jptq.results import Outcome
 from jptq.tuning import Evaluator, Journal, Measurer, Options, Prepared, prepare, tune_prepared
+from jptq.user_code import UserFunction
 from tests.tuning.networks import CONFIG, evaluator, save, segmenter
 
 pytestmark = pytest.mark.slow
@@ -61,7 +62,7 @@ def test_a_resumed_run_gives_the_same_report_without_running_anything(
 
     monkeypatch.setattr(prepared.runner, "run", never)
     monkeypatch.setattr("jptq.sensitivity.exact.rank", never)
-    resumed = Evaluator(never, where="test", digest="the file")
+    resumed = Evaluator(UserFunction(call=never, where="test", digest="the file"))
     journal = Journal(tmp_path)
     second = tune_prepared(prepared, options, evaluator=resumed, journal=journal)
     assert resumed.calls == 0

@@ -11,6 +11,7 @@ from jptq.errors import EvaluatorError
 from jptq.tuning import Evaluator, Journal, Measurer, Prepared
 from jptq.tuning.evaluator import Forward
 from jptq.tuning.measure import OutOfTime, _spread, share_of, shares_of
+from jptq.user_code import UserFunction
 from tests.tuning.networks import evaluator
 
 
@@ -109,14 +110,18 @@ def test_what_the_journal_knows_is_counted_and_not_run(prepared: Prepared, tmp_p
     def never(forward: object) -> float:
         raise AssertionError("not again")
 
-    later = Measurer(prepared, Evaluator(never, where="test", digest="file"), Journal(tmp_path))
+    later = Measurer(
+        prepared,
+        Evaluator(UserFunction(call=never, where="test", digest="file")),
+        Journal(tmp_path),
+    )
     assert later("int8", prepared.all("int8")) == want
     assert later.evaluator_calls == first.evaluator_calls == 2  # float and INT8
 
 
 def test_scores_of_another_evaluator_are_not_taken(prepared: Prepared, tmp_path: Path) -> None:
     Measurer(prepared, evaluator(digest="old"), Journal(tmp_path))("int8", prepared.all("int8"))
-    other = Evaluator(lambda forward: 0.5, where="test", digest="new")
+    other = Evaluator(UserFunction(call=lambda forward: 0.5, where="test", digest="new"))
     found = Measurer(prepared, other, Journal(tmp_path))("int8", prepared.all("int8"))
     assert found.scores == {"score": 0.5}
     assert found.shares == {"score": 1.0}

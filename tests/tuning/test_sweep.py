@@ -17,6 +17,7 @@ from jptq.tuning import Evaluator, Journal, Measurer, Prepared, prepare
 from jptq.tuning.goal import Judge
 from jptq.tuning.ranking import rank
 from jptq.tuning.sweep import ladder, left, raised, selected, sweep
+from jptq.user_code import UserFunction
 from tests.tuning.networks import CONFIG, evaluator
 from tests.tuning.problems_by_type import near, outlier, ready, two_tasks
 
@@ -276,7 +277,7 @@ def test_a_resumed_sweep_runs_nothing_again(
         raise AssertionError("nothing may be run again")
 
     monkeypatch.setattr(prepared.runner, "run", never)
-    resumed = Evaluator(never, where="test", digest="the file")
+    resumed = Evaluator(UserFunction(call=never, where="test", digest="the file"))
     second = api.sweep(
         prepared, metric="mse", evaluator=resumed, samples=3, journal=Journal(tmp_path)
     )
