@@ -44,9 +44,6 @@ POINTS = 24
 
 BUDGET_TOO_SMALL = 4
 
-ROUNDING = 1e-9
-"""Relative: sums of node times are exact to a few units in the last place."""
-
 
 def run(flags: FlagValues) -> int:
     """Solve and print."""
@@ -70,6 +67,7 @@ def run(flags: FlagValues) -> int:
             )
     else:
         from jptq.allocation import SOLVERS, least_us
+        from jptq.tuning.goal import ROUNDING
 
         least = least_us(problem)
         if budget < least * (1 - ROUNDING):

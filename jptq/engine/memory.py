@@ -35,10 +35,10 @@ KEPT = 1.25
 """Memory of a backward pass over the tensors that it has to keep (103 to 350 MiB measured where
 these are 80 to 260)."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 REFERENCES = 256 * MIB
 """Float tensors to compare with are kept up to this size, and computed again beyond it."""
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 _HOLD = {_M_TRIM_THRESHOLD: 2**31 - 1, _M_MMAP_MAX: 0, _M_ARENA_MAX: 1}
 """One heap that never shrinks by itself. Threads with heaps of their own could not share what is
 free, and theirs are too small for such blocks."""
