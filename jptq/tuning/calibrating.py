@@ -51,18 +51,29 @@ def thresholds(
     )
 
 
-def observer(runner: Runner) -> Callable[[Mapping[str, np.ndarray]], Mapping[str, Array]]:
-    """Return the function that calibration observes float tensors with, axes in ONNX's order."""
+def observer(
+    runner: Runner,
+) -> Callable[[Mapping[str, np.ndarray]], Mapping[str, Array | np.ndarray]]:
+    """Return the function that calibration observes float tensors with, axes in ONNX's order.
+
+    Tensors that hang on no input were computed while tracing: one value stands for all samples.
+    """
     program = runner.program
     plan = program.plan
     assert plan is not None
     names = tuple(dict.fromkeys(c.tensor for c in plan.calibrations if not c.constant))
 
+    fixed = {n: program.weights[n][np.newaxis] for n in names if n not in program.perms}
+    running = tuple(n for n in names if n not in fixed)
+
     def observe(packed: Mapping[str, Array], feeds: Mapping[str, Array]) -> dict[str, Array]:
-        found = program.run(packed, None, feeds, keep=names)
+        found = program.run(packed, None, feeds, keep=running)
         return {n: convert(v, program.perms[n], canonical(v.ndim)) for n, v in found.items()}
 
     compiled = runner.compilations.jit("observe", jax.vmap(observe, in_axes=(None, 0)))
-    return lambda feeds: compiled(
-        runner.float_weights.weights, {n: feeds[n] for n in program.inputs}
-    )
+
+    def observed(feeds: Mapping[str, np.ndarray]) -> dict[str, Array | np.ndarray]:
+        given = {n: feeds[n] for n in program.inputs}
+        return {**compiled(runner.float_weights.weights, given), **fixed}
+
+    return observed

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx.numpy_helper import from_array
 
 import jptq
 from jptq.errors import ModelError, StaticInputError
@@ -44,6 +45,23 @@ def test_samples_that_differ_in_an_input_that_shapes_hang_on_are_refused(tmp_pat
         calibrated(tmp_path, g.proto(), [{"x": image, "k": np.array([k])} for k in (1, 5)])
     assert caught.value.where == "sample 1"
     assert "--input_value" in caught.value.hint
+
+
+def test_a_weight_that_is_computed_when_the_network_runs_is_calibrated(tmp_path: Path) -> None:
+    g = Graph()
+    x = g.input("x", (1, 1000))
+    value = np.array([0.25], np.float32)  # too large for the file, so it stays a node
+    weight = g.add("ConstantOfShape", g.constant([1000, 1100]), value=from_array(value))
+    g.output(g.add("MatMul", g.add("Relu", g.add("MatMul", x, weight)), g.random(1100, 3)))
+    samples = [{"x": np.random.default_rng(i).random((1, 1000), np.float32)} for i in range(2)]
+    prepared = calibrated(tmp_path, g.proto(), samples)
+    (own,) = (c for c in prepared.plan.calibrations if not c.constant and c.tensor == weight)
+    assert prepared.thresholds[own.name].tolist() == value.tolist()
+    (got,) = prepared.runner.forward(prepared.table(prepared.all("int8")))(samples[0]).values()
+    (want,) = run_onnx(to_proto(to_qdq(prepared.calibrated)), samples[0]).values()
+    assert relative_error(got, want) < 1e-5  # sums of a thousand products in another order
+    for method in ("metric", "probe", "gradient", "hessian"):
+        assert np.isfinite(jptq.rank_nodes(prepared, method=method).score).any()
 
 
 def test_a_network_in_float64_is_refused_as_one() -> None:

@@ -16,7 +16,8 @@ from jptq.ir.convert import to_array, to_tensor
 from jptq.ir.passes import graph as edits
 
 GROWTH_LIMIT: Final = 4 << 20
-"""Bytes. A larger result stays a node, unless its inputs are as large: the file must not swell."""
+"""Bytes. A larger result stays a node, unless its inputs have as many elements (weights stored as
+float16 or int8, say): the file must not swell."""
 
 _ALWAYS: Final = {
     # Shapes, and where values stand.
@@ -71,7 +72,7 @@ def _is_foldable(node: ir.Node, opset: int) -> bool:
 def _is_small(node: ir.Node) -> bool:
     if node.op_type in _SHRINKING:
         return True
-    held = sum(value.const_value.nbytes for value in node.inputs if value and value.const_value)
+    held = sum(value.const_value.size for value in node.inputs if value and value.const_value)
     for output in node.outputs:
         shape = edits.static_shape(output)
         if not output.uses():
@@ -79,7 +80,8 @@ def _is_small(node: ir.Node) -> bool:
         if shape is None or output.dtype is None:
             _logger.debug("%s is not folded: its size is unknown", node.name)
             return False
-        if math.prod(shape) * output.dtype.itemsize > max(GROWTH_LIMIT, held):
+        count = math.prod(shape)
+        if count > held and count * output.dtype.itemsize > GROWTH_LIMIT:
             _logger.debug("%s is not folded: its result is large", node.name)
             return False
     return True

@@ -100,6 +100,14 @@ def test_a_large_transposed_weight_is_folded() -> None:
     assert ops(optimized(g.proto(), tolerance=1e-5)) == ["MatMul"]
 
 
+def test_a_large_weight_that_is_stored_in_half_the_bytes_is_folded() -> None:
+    g = Graph()
+    g.input("x", (1, 1025))
+    half = g.constant(np.ones((1025, 1030), np.float16))
+    g.output(g.add("MatMul", "x", g.add("Cast", half, to=onnx.TensorProto.FLOAT)))
+    assert ops(optimized(g.proto(), tolerance=1e-5)) == ["MatMul"]
+
+
 def test_a_size_that_would_fill_the_memory_is_never_computed() -> None:
     g = Graph()
     g.input("x", (1,))
