@@ -62,7 +62,6 @@ def observer(
     plan = program.plan
     assert plan is not None
     names = tuple(dict.fromkeys(c.tensor for c in plan.calibrations if not c.constant))
-
     fixed = {n: program.weights[n][np.newaxis] for n in names if n not in program.perms}
     running = tuple(n for n in names if n not in fixed)
 
