@@ -3,8 +3,10 @@
 usage: jptq run SCRIPT.py [arguments of the script]
 
 `import hmct`, `hmct.ir`, `hmct.common`, `hmct.api`, `hmct.executor`, `hmct.quantizer.debugger`
-(and `horizon_nn`, their older name) resolve to `jptq.hmct`, in this process only. Everything
-behind the script is the script's, flags too; its exit code is passed on.
+(and `horizon_nn`, their older name) resolve to `jptq.hmct`, in the script and in the Python
+processes that it starts; `hmct-debugger` and `hmct-info` are found there too. Outside, an installed
+HMCT is what it was. Everything behind the script is the script's, flags too; its exit code is
+passed on.
 """
 
 from __future__ import annotations
@@ -52,9 +54,10 @@ def verbatim(arguments: Sequence[str]) -> int:
             hint="flags of jptq run do not exist: the script comes first",
         )
     from jptq.hmct.names import vendor_names
+    from jptq.hmct.overlay import overlay
 
     machine.settle(None, None)
-    with _as_python_would(arguments), _loud(), vendor_names():
+    with _as_python_would(arguments), overlay(), _loud(), vendor_names():
         try:
             runpy.run_path(str(script), run_name="__main__")
         except SystemExit as end:

@@ -67,6 +67,15 @@ def counterpart(name: str) -> str:
     return NAMES[longest] + name[len(longest) :]
 
 
+def stand_in() -> None:
+    """Let the vendor's import names resolve to ours from now on, in a process of their own."""
+    sys.meta_path.insert(0, _Finder())
+    for name in NAMES:
+        if "." not in name:
+            # The import that led here gives what it finds under the name when it ends.
+            sys.modules[name] = importlib.import_module(counterpart(name))
+
+
 @contextlib.contextmanager
 def vendor_names() -> Iterator[None]:
     """Let the vendor's import names resolve to ours, before any installed package of that name."""
