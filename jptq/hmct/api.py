@@ -24,7 +24,7 @@ from jptq.hmct.passes import PredicateBasedPass, register_pass, rewritten
 from jptq.hmct.quant_info import node_rows, quant_info
 from jptq.ir import Model
 from jptq.quant.calibrated import plan_of, with_thresholds
-from jptq.quant.config import load_config
+from jptq.quant.config import Activation, Config, load_config
 from jptq.report import distance_table
 from jptq.report.vendor_tables import node_table
 from jptq.targets import marches
@@ -68,7 +68,7 @@ _ACTIVATION = (
     "max_num_bin",
 )
 _SAMPLES = "calibration_data"
-_FASTEST: Mapping[str, Any] = {"model_config": {"activation": {"calibration_type": "max"}}}
+_FASTEST = Activation(calibration_type=("max",))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,13 +147,12 @@ def build_model(
     if save_model:
         _save(original, f"{prefix}original_float_model.onnx")
     _log.info("End to prepare the onnx model.")
-    settings, data = _merged(quant_config, cali_dict, cali_data)
-    config = load_config(settings)
+    config, data = _merged(load_config(quant_config), cali_dict, cali_data)
     for line in echo(config):
         _log.info("%s", line)
     if check_mode:
         # Thresholds will be 1 whatever is found: no methods are tried against each other.
-        config, data = config if settings else load_config(_FASTEST), _random(original)
+        config, data = dataclasses.replace(config, activation=_FASTEST), _random(original)
     with tempfile.TemporaryDirectory(prefix="jptq-build-") as folder:
         source, samples = Path(folder) / "model.onnx", Path(folder) / "samples"
         ir.save(rewritten(original), source)
@@ -279,25 +278,25 @@ def _original(
 
 
 def _merged(
-    quant_config: Mapping[str, Any] | str | Path | None,
-    cali_dict: Mapping[str, Any] | None,
-    data: Arrays | None,
-) -> tuple[Mapping[str, Any] | str | Path | None, Arrays | None]:
+    config: Config, cali_dict: Mapping[str, Any] | None, data: Arrays | None
+) -> tuple[Config, Arrays | None]:
     """Bring the older place of settings into the newer form."""
     if not cali_dict:
-        return quant_config, data
+        return config, data
     for key in cali_dict:
         if key not in (*_ACTIVATION, _SAMPLES):
             raise UnknownNameError("key", key, (*_ACTIVATION, _SAMPLES), where="cali_dict")
     activation = {key: value for key, value in cali_dict.items() if key != _SAMPLES}
-    if activation and quant_config is not None:
+    data = data if data is not None else cali_dict.get(_SAMPLES)
+    if not activation:
+        return config, data
+    if config.activation != Activation():
         raise ConfigError(
             "cali_dict and quant_config both say how to calibrate",
             hint="put calibration settings into quant_config, model_config.activation",
         )
-    if activation:
-        quant_config = {"model_config": {"activation": activation}}
-    return quant_config, data if data is not None else cali_dict.get(_SAMPLES)
+    settings = load_config({"model_config": {"activation": activation}}).activation
+    return dataclasses.replace(config, activation=settings), data
 
 
 def _random(model: Model) -> dict[str, list[np.ndarray]]:

@@ -30,7 +30,7 @@ class Ask:
       rule: What says so: ``node_config.NAME.input1``, ``all_node_type``, `DEFAULT`.
       own: The rule names this operand, not its node as a whole.
       explicit: A rule below the model's says so; a default gives way to it.
-      dual: It is asked for by ``dual-int16``.
+      dual: ``dual-int16`` asks for it, or what means the same.
     """
 
     node: str
@@ -127,7 +127,7 @@ def asks_of(config: Config, model: Model, plan: Plan) -> tuple[Ask, ...]:
                     rule=rule,
                     own=index in entry.inputs,
                     explicit=explicit,
-                    dual=index not in entry.inputs and entry.qtype == DUAL_INT16,
+                    dual=_dual(entry, index),
                 )
             )
         if slots.output is not None and entry.output is None:
@@ -172,6 +172,17 @@ def _input(config: Config, entry: Named, index: int) -> tuple[str, str, bool]:
     if entry.qtype == INT16_EC:
         return (EC if index == 1 else INT16.name), entry.rule, True
     return _plain(entry.qtype), entry.rule, True
+
+
+def _dual(entry: Named, index: int) -> bool:
+    """Tell whether an operand is to be int16 beside an int16 one.
+
+    ``dual-int16`` says so, and the vendor's tuner says it by both operands' names:
+    ``{"input0": "int16", "input1": "int16"}`` (hmct-spec 4.1).
+    """
+    if index not in entry.inputs:
+        return entry.qtype == DUAL_INT16
+    return index > 0 and entry.inputs[index] == entry.inputs.get(0) == INT16.name
 
 
 def _output(config: Config, entry: Named) -> tuple[str, str, bool]:

@@ -16,6 +16,7 @@ from jptq.numerics.qtypes import DUAL_INT16, QTYPES
 from jptq.quant.config_keys import Unmatched, known
 from jptq.quant.config_text import read_file
 from jptq.quant.config_values import count, flag, number, one_of, optional, several
+from jptq.quant.method_names import activation_method, searchable, weight_method
 
 TYPES = tuple(QTYPES)
 """Types of a node or an operand, from coarse to fine; a target may not have all of them."""
@@ -25,14 +26,11 @@ EC = "ec"
 INT16_EC = "int16-ec"
 """Of a node: input 0 as int16, input 1 compensated."""
 
+PLACES = ("BPU", "CPU")
+"""Where a node may run. Examples of the vendor also give ``ON`` a type, as ``qtype`` has it."""
+
 METRICS = ("cosine-similarity", "mse", "mae", "mre", "sqnr", "chebyshev")
 
-SEARCHABLE = ("max", "kl", "min-max")
-"""Methods that several of can be named, to be tried against each other."""
-ACTIVATION_METHODS = (*SEARCHABLE, "mix", "load", "fixed", "skip", "default")
-"""``mix`` chooses per tensor, ``load`` keeps what the model carries, ``fixed`` is 1, ``skip``
-takes random samples, ``default`` is what happens if nothing is said: a search (hmct-spec 2.2)."""
-WEIGHT_METHODS = ("max", "load")
 MIN_BINS = 129
 MIN_MAX_BINS = 258
 """Limits of ``num_bin`` and ``max_num_bin`` (hmct-spec 2.2)."""
@@ -43,7 +41,7 @@ class Activation:
     """How thresholds of features are found; several values of a key are tried against each other.
 
     Attributes:
-      calibration_type: Of `ACTIVATION_METHODS`; empty if the configuration names none, or
+      calibration_type: Of `method_names.ACTIVATION`; empty if the configuration names none, or
         ``default``.
       max_percentile: Shares of the absolute values that ``max`` keeps, 0.5 to 1.
       num_bin: Bins that ``kl`` starts with.
@@ -73,7 +71,7 @@ class Weight:
     """How thresholds of weights are found.
 
     Attributes:
-      calibration_type: Of `WEIGHT_METHODS`.
+      calibration_type: Of `method_names.WEIGHT`.
       max_percentile: Factor on the largest absolute value.
     """
 
@@ -274,10 +272,10 @@ def _config(content: object, *, unmatched: Unmatched, where: str) -> Config:
 
 
 def _activation(table: Mapping[str, Any], *, where: str) -> Activation:
-    methods = several(table, "calibration_type", one_of(ACTIVATION_METHODS), where)
+    methods = several(table, "calibration_type", activation_method, where)
     if len(methods) > 1:
         for method in methods:
-            one_of(SEARCHABLE, "calibration_type among several")(method, "", where)
+            searchable(method, "", where)
     out = Activation(
         calibration_type=() if methods == ("default",) else methods,
         max_percentile=several(table, "max_percentile", number(0.5), where),
@@ -293,7 +291,7 @@ def _activation(table: Mapping[str, Any], *, where: str) -> Activation:
 
 def _weight(table: Mapping[str, Any], *, where: str) -> Weight:
     return Weight(
-        calibration_type=one_of(WEIGHT_METHODS)(
+        calibration_type=weight_method(
             table.get("calibration_type", "max"), "calibration_type", where
         ),
         max_percentile=number(0.5)(table.get("max_percentile", 1.0), "max_percentile", where),
@@ -338,7 +336,12 @@ def _node_types(table: Mapping[str, Any], *, where: str) -> NodeTypes:
             qtype = _qtype(table[key], key, where, (DUAL_INT16, INT16_EC))
     if not table:
         raise ConfigError("no type is given", where=where, hint='{"qtype": "int16"}, for instance')
-    if "ON" in table and one_of(("BPU", "CPU"), "place")(table["ON"], "ON", where) == "CPU":
+    place = one_of((*PLACES, *TYPES), "place or type")(table.get("ON", "BPU"), "ON", where)
+    if place in TYPES:
+        if qtype not in (None, place):
+            raise ConfigError(f"ON says {place}, another key {qtype}", where=where)
+        qtype = place
+    if place == "CPU":
         if qtype not in (None, "float32"):
             raise ConfigError(f"on the CPU there is no {qtype}", where=where, why="it runs float32")
         qtype = "float32"

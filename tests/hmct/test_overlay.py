@@ -16,7 +16,7 @@ from jptq.hmct.overlay import overlay
 CHAIN = """\
 import multiprocessing, os, shlex, subprocess, sys
 
-RUN = "import runpy; runpy.run_path"
+RUN = "import runpy; runpy.run_path(%r, run_name='__main__')"
 NEXT = {
     "executable": lambda rest: [sys.executable, __file__, *rest],
     "python": lambda rest: ["python", __file__, *rest],
@@ -24,7 +24,7 @@ NEXT = {
     "module": lambda rest: [sys.executable, "-m", "chain", *rest],
     "isolated": lambda rest: [sys.executable, "-I", __file__, *rest],
     "environment": lambda rest: [sys.executable, "-E", __file__, *rest],
-    "code": lambda rest: [sys.executable, "-c", RUN + f"({__file__!r}, run_name='__main__')", *rest],
+    "code": lambda rest: [sys.executable, "-c", RUN % __file__, *rest],
 }
 
 

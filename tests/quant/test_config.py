@@ -66,6 +66,33 @@ def test_every_calibration_type_of_the_vendor_is_known(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "hint"),
+    [
+        ({"activation": {"calibration_type": "percentile"}}, "max with a max_percentile"),
+        ({"activation": {"calibration_type": ["kl", "max-percentile"]}}, "a max_percentile"),
+        ({"activation": {"calibration_type": "per-channel"}}, '"per_channel": true'),
+        ({"activation": {"calibration_type": "equalization"}}, "no method here rescales"),
+        ({"weight": {"calibration_type": "bias_correction"}}, '"bias_correction": {}'),
+        ({"weight": {"calibration_type": "compensation"}}, '"input1": "ec"'),
+    ],
+)
+def test_methods_that_the_vendors_documents_list_are_refused_with_what_to_write(
+    model: dict[str, Any], hint: str
+) -> None:
+    with pytest.raises(ConfigError, match="calibration_type is not '") as caught:
+        model_config(**model)
+    assert hint in caught.value.hint
+
+
+def test_a_place_may_be_a_type() -> None:
+    """The vendor's examples also say ``{"ON": "int16"}``."""
+    config = load_config({"node_config": {"n": {"ON": "int16"}}})
+    assert config.nodes["n"] == NodeTypes(qtype="int16")
+    with pytest.raises(ConfigError, match="ON says int16, another key int8"):
+        load_config({"node_config": {"n": {"ON": "int16", "qtype": "int8"}}})
+
+
 def test_the_default_calibration_type_says_nothing() -> None:
     assert model_config(activation={"calibration_type": "default"}).activation == Activation()
 
@@ -180,7 +207,7 @@ def test_the_older_keys_mean_the_newer_ones() -> None:
         ({"node_config": {"n": {"input": "int8"}}}, "unknown key 'input'"),
         ({"node_config": {"n": {"qtype": "ec"}}}, "unknown type 'ec'"),
         ({"node_config": {"n": {"input0": "ec", "input1": "ec"}}}, "only one input"),
-        ({"node_config": {"n": {"ON": "GPU"}}}, "unknown place 'GPU'"),
+        ({"node_config": {"n": {"ON": "GPU"}}}, "unknown place or type 'GPU'"),
         ({"node_config": {"n": {"ON": "CPU", "qtype": "int16"}}}, "on the CPU there is no int16"),
         ({"node_config": {"n": "int8"}}, "object"),
         ({"node_config": ["n"]}, "object"),

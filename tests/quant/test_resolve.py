@@ -90,8 +90,9 @@ def test_of_two_named_readers_the_finer_type_wins() -> None:
     assert types(content)["x"] == "int16"
 
 
-def test_dual_int16_raises_the_second_operand() -> None:
-    found = types({"node_config": {"scores": {"qtype": "dual-int16"}}})
+@pytest.mark.parametrize("entry", [{"qtype": "dual-int16"}, {"input0": "int16", "input1": "int16"}])
+def test_dual_int16_raises_the_second_operand(entry: dict[str, str]) -> None:
+    found = types({"node_config": {"scores": entry}})
     assert input_type(found, "scores", 0) == input_type(found, "scores", 1) == "int16"
     found = types({"op_config": {"MatMul": {"qtype": "dual-int16"}}})
     assert all(input_type(found, n, 1) == "int16" for n in ("query", "scores", "mixed"))
