@@ -48,6 +48,7 @@ from jptq.quant.pairs import (
     samples,
     samples_nearest,
 )
+from jptq.quant.shortened import in_full
 from jptq.targets import Target
 
 HIGH, RESIDUE, TOTAL = "_split_high", "_split_sub", "_split_add"
@@ -99,6 +100,7 @@ def compensations(config: Config, model: Model, target: Target) -> dict[str, int
         stay, for `compensate` to refuse.
       target: Says which operands can be compensated.
     """
+    config = in_full(config, model)
     asked = config.compensations()
     low = {pair.low.name for pair in pairs_of(model)}
     for name, entry in named(config, model).items():

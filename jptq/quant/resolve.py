@@ -18,6 +18,7 @@ from jptq.quant.config_keys import unknown
 from jptq.quant.explain import Outcome, outcomes, refusals
 from jptq.quant.pairs import LOW
 from jptq.quant.plan import Plan
+from jptq.quant.shortened import in_full
 from jptq.targets import Target
 
 _logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def _resolved(
     level = logging.WARNING if report else logging.DEBUG
     if config.march not in (None, target.march):
         _logger.log(level, "%s is for %s, not %s", config.where, config.march, target.march)
-    config = _matched(config, model, target, level=level)
+    config = _matched(in_full(config, model), model, target, level=level)
     _check(config, model, target)
     asks = asks_of(config, model, plan)
     return asks, _decided(config, plan, asks)
