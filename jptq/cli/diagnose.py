@@ -93,7 +93,7 @@ def _print(problem: Problem, head: Head | None, prepared: Prepared) -> None:
     if scores := diagnosis_scores(problem, len(prepared.samples)):
         output.print_text(scores, "")
     output.print_text(diagnosis_table(problem), "")
-    output.print_paragraph(problem.type.verdict)
+    output.print_paragraph(problem.type.sentence())
     output.print_paragraph(f"Every row is calibrated by {problem.calibration}.", indent="  ")
     for one in problem.leftovers[:_NAMED]:
         output.print_paragraph(

@@ -20,16 +20,15 @@ class ProblemType(enum.IntEnum):
     RANKING_FAILS = 2
     INT16_FAILS = 3
 
-    @property
-    def verdict(self) -> str:
-        """A sentence for a person."""
+    def sentence(self, goal: str = "the goal") -> str:
+        """Return a sentence for a person; ``goal`` is what is met or missed."""
         return {
-            ProblemType.NONE: "No problem: all-INT8 meets the goal.",
-            ProblemType.RANKING_WORKS: "Problem type 1: all-INT16 meets the goal and the ranking "
+            ProblemType.NONE: f"No problem: all-INT8 meets {goal}.",
+            ProblemType.RANKING_WORKS: f"Problem type 1: all-INT16 meets {goal} and the ranking "
             "works, raising its first nodes meets it too.",
-            ProblemType.RANKING_FAILS: "Problem type 2: all-INT16 meets the goal and the ranking "
+            ProblemType.RANKING_FAILS: f"Problem type 2: all-INT16 meets {goal} and the ranking "
             "fails, raising many of its first nodes does not meet it.",
-            ProblemType.INT16_FAILS: "Problem type 3: INT16 fails, all-INT16 misses the goal.",
+            ProblemType.INT16_FAILS: f"Problem type 3: INT16 fails, all-INT16 misses {goal}.",
         }[self]
 
 

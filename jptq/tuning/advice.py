@@ -151,8 +151,9 @@ def compensation_advice(goal_met: bool, leftovers: Sequence[Leftover], quality: 
     if not goal_met:
         return Advice(
             kind="calibration",
-            text=f"With every quantizer INT16, a simulation, it is {quality:.5f}: no compensation "
-            "can reach the goal. Thresholds lose it: try another calibration method, or float16.",
+            text=f"With every quantizer INT16, a simulation, it is {quality:.5f}: "
+            "compensation does not reach the goal. Thresholds lose it: try another calibration "
+            "method, or float16.",
         )
     slots = [one.slots[0] for one in leftovers if one.slots and one.repairs]
     return Advice(

@@ -11,6 +11,7 @@ from jptq.quant.emit import quant_config
 from jptq.results import Evaluation, Outcome, Report, SensitivityTable
 from jptq.results.problem import Head
 from jptq.tuning import blame, story
+from jptq.tuning.classify import of_steps
 from jptq.tuning.compensating import Again, Compensated, Corners, compensated, duals, left_int8
 from jptq.tuning.error_models import problems_of, rank_all
 from jptq.tuning.evaluator import Evaluator
@@ -269,6 +270,8 @@ def _report(
             reachable.append(beyond.name)
         reachable.append(max(steps, key=lambda step: step.quality).name)
     raised = story.raised(prepared, final.assignment, ranking)
+    walked = search.walked or len(ranking.rows)
+    kind = of_steps(judge, before.int8, before.int16, search.prefixes, walked)
     # A subgraph stays one: the shortest configuration would name its nodes.
     config = head.quant_config if head is not None and head.assignment == final.assignment else None
     return Report(
@@ -303,21 +306,14 @@ def _report(
         search=options.search,
         method=options.method,
         evaluator_calls=calls,
-        notes=(
-            *story.notes(
-                prepared,
-                judge,
-                outcome,
-                before,
-                compensation,
-                raised,
-                least_us=least_us,
-                late=late,
-                beyond=beyond,
-            ),
-            *story.diagnosis(
-                judge, search.prefixes, before, ranking, walked=search.walked or len(ranking.rows)
-            ),
+        notes=story.notes(
+            prepared,
+            judge,
+            story.ending(judge, outcome, ended, before, compensation, raised, beyond, kind),
+            before.int8,
+            ranking,
+            least_us=least_us,
+            late=late,
         ),
         walk_us=search.walk_us,
     )

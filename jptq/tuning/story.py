@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jptq.numerics.qtypes import DUAL_INT16, INT8
 from jptq.quant.assign import Assignment, finest, uniform
 from jptq.quant.config import EC, INT16_EC
 from jptq.results import Evaluation, Outcome, Raised, Report, SensitivityTable
+from jptq.results.problem import ProblemType
 from jptq.tuning import measure
 from jptq.tuning.advice import tie_advice
-from jptq.tuning.classify import of_steps
 from jptq.tuning.compensating import Compensated, Corners
 from jptq.tuning.goal import Judge
 from jptq.tuning.prepare import Prepared
+from jptq.tuning.verdict import Ending, verdict
 
 
 def pareto(steps: Sequence[Evaluation], judge: Judge) -> tuple[Evaluation, ...]:
@@ -103,44 +104,36 @@ def headline(
 def notes(
     prepared: Prepared,
     judge: Judge,
-    outcome: Outcome,
-    before: Corners,
-    compensation: Compensated | None,
-    raised: Sequence[Raised],
+    ending: Ending,
+    int8: Evaluation,
+    ranking: SensitivityTable,
     *,
     least_us: float,
     late: bool = False,
-    beyond: Evaluation | None = None,
 ) -> tuple[str, ...]:
     """Return what a reader has to know, most important first.
 
     Args:
       prepared: The network that the result is of.
       judge: Knows the goal.
-      outcome: How it ended.
-      before: What the network was before anything was compensated.
-      compensation: What was, or None.
-      raised: The nodes above INT8.
+      ending: How it ended.
+      int8: All-INT8, before anything was compensated.
+      ranking: Of nodes.
       least_us: Time of the fastest configuration there is.
       late: The time limit ended the search.
-      beyond: What ec reached at more time than the budget, or None.
     """
     out = []
-    goal, int8 = judge.goal, before.int8
-    if outcome is Outcome.BUDGET_TOO_SMALL and goal.budget_us is not None:
+    goal = judge.goal
+    if ending.outcome is Outcome.BUDGET_TOO_SMALL and goal.budget_us is not None:
         out.append(
             f"The budget of {goal.budget_us:.1f} us is below the least reachable latency, "
             f"{least_us:.1f} us ({prepared.latency.origin})."
         )
-    if late and outcome is Outcome.MET:
+    if late and ending.met:
         out.append(
             "The time limit ended the search: this meets the goal, something faster may too."
         )
-    if goal.has_quality and judge.meets(int8):
-        out.append("All-INT8 meets the goal: nothing has to be raised.")
-    if goal.has_quality and not judge.meets(before.int16):
-        out.append(_int16_fails(judge, before))
-        out.append(_closing(outcome, before, judge, compensation, raised, beyond))
+    out.extend(verdict(ending))
     pinned = sum(one.pinned is not None for one in prepared.plan.calibrations)
     if pinned:
         out.append(
@@ -148,12 +141,7 @@ def notes(
             "quant_config names for their nodes, in every row."
         )
     cosine = None if int8.comparison is None else int8.comparison.min_cosine
-    if (
-        goal.min_score is not None
-        and not judge.meets(int8)
-        and cosine is not None
-        and cosine > 0.99
-    ):
+    if goal.min_score is not None and not ending.int8 and cosine is not None and cosine > 0.99:
         out.append(
             f"All-INT8 keeps a least output cosine of {cosine:.5f} and fails the score: on this "
             "network the cosine hides the error that matters."
@@ -164,80 +152,51 @@ def notes(
             f"Latency is {prepared.latency.origin}; these constants of the model are assumed, "
             "because nothing is published: " + ", ".join(assumed) + "."
         )
-    return tuple(out)
+    ties = None if ending.int8 or not ending.quality else tie_advice(ranking)
+    return (*out, *([] if ties is None else [ties.text]))
 
 
-def diagnosis(
+def ending(
     judge: Judge,
-    prefixes: Mapping[int, Evaluation],
-    before: Corners,
-    ranking: SensitivityTable,
-    *,
-    walked: int,
-) -> tuple[str, ...]:
-    """Name the problem type, as far as what was run tells it, and how blunt the ranking is.
-
-    Args:
-      judge: Knows the goal.
-      prefixes: What walks measured, by how many of the worst nodes were raised.
-      before: All-INT8 and all-INT16.
-      ranking: Of nodes.
-      walked: Number of nodes in the ranking that the walks went along.
-    """
-    if not judge.goal.has_quality or judge.meets(before.int8):
-        return ()
-    kind = of_steps(judge, before.int8, before.int16, prefixes, walked)
-    ties = tie_advice(ranking)
-    return (
-        *([] if kind is None else [kind.verdict]),
-        *([] if ties is None else [ties.text]),
-    )
-
-
-def _int16_fails(judge: Judge, before: Corners) -> str:
-    """Say what all-INT16 leaves INT8, and what that costs."""
-    weights, features = before.left
-    return (
-        f"All-INT16 does not meet the goal ({before.int16.quality:.4f}). What it leaves "
-        f"INT8: {weights} weights and {features} features that the target keeps so. With every "
-        f"quantizer INT16, a simulation, it is {before.ceiling.quality:.4f}."
-    )
-
-
-def _closing(
     outcome: Outcome,
+    final: Evaluation,
     before: Corners,
-    judge: Judge,
     compensation: Compensated | None,
     raised: Sequence[Raised],
     beyond: Evaluation | None,
-) -> str:
-    """Say what closes the gap between all-INT16 and the goal."""
-    if compensation is not None:
-        given = [f"{node}.input{index}" for node, index in compensation.operands.items()]
-        tried = "dual-int16 does not. " if before.dual is not None else ""
-        return (
-            f"{tried}ec closes the gap, a second operator each, on {len(given)} "
-            f"operand{'s' if len(given) > 1 else ''}: {_few(given)}."
-        )
-    dual = [r.node for r in raised if r.candidate == DUAL_INT16]
-    if outcome is Outcome.MET and dual:
-        return (
-            f"dual-int16 on {len(dual)} node{'s' if len(dual) > 1 else ''} closes the gap: "
-            f"{_few(dual)}."
-        )
-    if beyond is not None and beyond.time_us is not None:
-        return f"ec would close the gap, at {beyond.time_us:.1f} us: more than the budget."
-    if not judge.meets(before.ceiling):
-        return (
-            "No compensation can close the gap: thresholds lose it. Try another calibration "
-            "method, or float32 for what the ranking names."
-        )
-    return "No configuration that was run closes the gap."
+    kind: ProblemType | None,
+) -> Ending:
+    """Return what the verdict depends on.
 
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    Args:
+      judge: Knows the goal.
+      outcome: How it ended.
+      final: The chosen configuration.
+      before: What the network was before anything was compensated.
+      compensation: What was, or None.
+      raised: The nodes above INT8.
+      beyond: What ec reached at more time than the budget, or None.
+      kind: Problem type, as far as the search tells it.
+    """
+    operands = {} if compensation is None else compensation.operands
+    return Ending(
+        outcome=outcome,
+        quality=judge.goal.has_quality,
+        budget=judge.goal.budget_us is not None,
+        int8=judge.meets(before.int8),
+        int16=judge.meets(before.int16),
+        ceiling=judge.meets(before.ceiling),
+        final=judge.meets(final),
+        raised=len(raised),
+        duals=[r.node for r in raised if r.candidate == DUAL_INT16],
+        dual_fails=before.dual is not None,
+        ec=[f"{node}.input{index}" for node, index in operands.items()],
+        beyond_us=None if beyond is None else beyond.time_us,
+        kind=kind,
+        int16_quality=before.int16.quality,
+        ceiling_quality=before.ceiling.quality,
+        left=before.left,
+    )
 
 
 def pareto_json(report: Report) -> dict[str, Any]:

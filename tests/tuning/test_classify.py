@@ -44,7 +44,7 @@ def test_a_chain_with_one_outlier_is_a_problem_that_the_ranking_solves(tmp_path:
     prepared, score = ready(model, tmp_path), near(model)
     found, head = api.diagnose(prepared, evaluator=score, bound=GOAL, samples=3)
     assert found.type is ProblemType.RANKING_WORKS
-    assert "ranking works" in found.type.verdict
+    assert "ranking works" in found.type.sentence()
     assert head is None
     step = found.steps[-1]
     assert {"outlier", "outlier_loud"} <= set(step.nodes)
@@ -67,7 +67,7 @@ def test_boxes_in_pixels_beside_probabilities_are_a_problem_that_the_ranking_doe
     prepared = ready(model, tmp_path)
     found, _ = api.diagnose(prepared, evaluator=detections(model), bound=GOAL, samples=3)
     assert found.type is ProblemType.RANKING_FAILS
-    assert "ranking fails" in found.type.verdict
+    assert "ranking fails" in found.type.sentence()
     assert found.int16 is not None
     assert found.int16.worst_share == 1.0
     assert found.int8.comparison is not None
@@ -85,7 +85,7 @@ def test_a_weight_that_int8_cannot_hold_is_a_problem_of_int16_itself(tmp_path: P
     prepared, score = ready(model, tmp_path), near(model)
     found, _ = api.diagnose(prepared, evaluator=score, bound=GOAL, samples=3)
     assert found.type is ProblemType.INT16_FAILS
-    assert "INT16 fails" in found.type.verdict
+    assert "INT16 fails" in found.type.sentence()
     assert found.true_int16 is not None
     ceiling = score(prepared.runner.forward(prepared.table(true_int16(prepared.plan))))
     assert found.true_int16.scores == ceiling

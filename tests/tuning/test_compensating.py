@@ -170,7 +170,7 @@ def test_a_goal_beyond_true_int16_builds_nothing_and_says_so(tmp_path: Path) -> 
     found = tuned(coarse_resize(), tmp_path, min_cosine=1.1)
     assert found.outcome is Outcome.NOT_MET
     assert not any("split_low" in name for name in found.assignment)
-    assert any("No compensation can close the gap" in note for note in found.notes)
+    assert any("Compensation does not close the gap" in note for note in found.notes)
 
 
 def test_an_unknown_choice_is_refused_before_any_work(tmp_path: Path) -> None:
