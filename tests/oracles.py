@@ -14,19 +14,24 @@ _ERRORS_ONLY = 3
 
 
 def run_onnx(
-    model: onnx.ModelProto | bytes | Path, feeds: Mapping[str, np.ndarray]
+    model: onnx.ModelProto | bytes | Path,
+    feeds: Mapping[str, np.ndarray],
+    *,
+    optimized: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Run a model by onnxruntime, graph optimisations off.
+    """Run a model by onnxruntime.
 
     Args:
       model: A model, its bytes, or its file (which may have external data).
       feeds: Arrays by input name.
+      optimized: As its default session does; otherwise graph optimisations are off.
 
     Returns:
       Arrays by output name.
     """
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if not optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = 1
     source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model

@@ -11,9 +11,7 @@ import onnx_ir as ir
 
 from jptq.errors import ModelError
 from jptq.ir.model import HORIZON, Attribute, Dimension, Model, Node, Tensor
-
-OLDEST_IR = 4
-"""From this version on, an initializer need not be a graph input as well."""
+from jptq.ir.versions import OLDEST_IR, ir_version
 
 TensorFactory = Callable[[str, np.ndarray], ir.TensorProtocol]
 
@@ -56,7 +54,7 @@ def thaw(model: Model, *, tensor: TensorFactory | None = None) -> ir.Model:
     graph.opset_imports.update(opsets)
     return ir.Model(
         graph,
-        ir_version=max(model.ir_version, OLDEST_IR),
+        ir_version=ir_version(model.opset(""), given=model.ir_version),
         producer_name="jptq",
         metadata_props=dict(model.metadata),
     )
@@ -83,7 +81,7 @@ def to_array(tensor: ir.TensorProtocol) -> np.ndarray:
     return array
 
 
-def _freeze_graph(graph: ir.Graph, opsets: Mapping[str, int], ir_version: int) -> Model:
+def _freeze_graph(graph: ir.Graph, opsets: Mapping[str, int], version: int) -> Model:
     constants = {
         name: to_array(value.const_value)
         for name, value in graph.initializers.items()
@@ -93,14 +91,14 @@ def _freeze_graph(graph: ir.Graph, opsets: Mapping[str, int], ir_version: int) -
         name=graph.name or "graph",
         inputs=tuple(_freeze_value(v) for v in graph.inputs if v.name not in constants),
         outputs=tuple(_freeze_value(v) for v in graph.outputs),
-        nodes=tuple(_freeze_node(node, opsets, ir_version) for node in graph),
+        nodes=tuple(_freeze_node(node, opsets, version) for node in graph),
         initializers=constants,
         opsets=dict(opsets),
-        ir_version=ir_version,
+        ir_version=version,
     )
 
 
-def _freeze_node(node: ir.Node, opsets: Mapping[str, int], ir_version: int) -> Node:
+def _freeze_node(node: ir.Node, opsets: Mapping[str, int], version: int) -> Node:
     def attribute(attr: ir.Attr) -> Attribute:
         # A file holds float32: what was made in memory is rounded as saving would round it.
         if attr.type == ir.AttributeType.FLOAT:
@@ -115,7 +113,7 @@ def _freeze_node(node: ir.Node, opsets: Mapping[str, int], ir_version: int) -> N
         if attr.type == ir.AttributeType.TENSOR:
             return to_array(attr.as_tensor())
         if attr.type == ir.AttributeType.GRAPH:
-            return _freeze_graph(attr.as_graph(), opsets, ir_version)
+            return _freeze_graph(attr.as_graph(), opsets, version)
         raise ModelError(
             f"attribute {attr.name!r} of type {attr.type.name} is not supported",
             where=f"node {node.name!r} ({node.op_type})",

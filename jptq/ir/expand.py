@@ -40,6 +40,12 @@ def expand_units(model: Model) -> Model:
     return edit.with_nodes(model, nodes, initializers=constants)
 
 
+def opset_of_units(model: Model) -> int:
+    """Return the first opset that has an operator for every float unit; 0 if any will do."""
+    units = (node.op for node in model.nodes if node.domain == HORIZON)
+    return max((_OPSETS.get(op, 0) for op in units), default=0)
+
+
 class _Parts:
     """The nodes of one unit while they are written."""
 
@@ -209,3 +215,6 @@ _EXPANSIONS: Final[Mapping[str, Callable[[_Parts], None]]] = {
     "HzPad": _pad,
     "HzLayerNorm": _layer_norm,
 }
+
+_OPSETS: Final[Mapping[str, int]] = {"HzLayerNorm": 17}
+"""Of the operator that a unit is, where that is written out otherwise before."""

@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from jptq.ir.versions import VENDOR_IR
+
 HORIZON = "horizon"
 """Domain of the vendor's operators (hmct-spec 1.3, 1.4)."""
 
@@ -88,7 +90,7 @@ class Model:
       nodes: In topological order.
       initializers: Constants by tensor name.
       opsets: Version by domain.
-      ir_version: Of the file it came from.
+      ir_version: Of the file it came from; `jptq.ir.versions` says which one is written.
       metadata: Free text by key; kept when saving.
     """
 
@@ -98,7 +100,7 @@ class Model:
     nodes: tuple[Node, ...]
     initializers: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     opsets: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    ir_version: int = 10
+    ir_version: int = VENDOR_IR
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @cached_property

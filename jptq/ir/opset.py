@@ -23,9 +23,6 @@ from jptq.ir.model import Attribute, Model, Node
 OLDEST: Final = 7
 """Before this version operators broadcast by an attribute and name their inputs differently."""
 
-_IR_VERSION: Final = 10
-"""Of the release that brought opset 21; int16 zero points need both."""
-
 _DOMAINS: Final = ("", "ai.onnx")
 
 
@@ -97,7 +94,6 @@ def _raised(
         nodes=tuple(nodes),
         initializers=constants,
         opsets={"": new, **opsets},
-        ir_version=max(graph.ir_version, _IR_VERSION),
     )
 
 

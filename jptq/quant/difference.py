@@ -180,12 +180,13 @@ def _pairs(model: Model) -> dict[str, State]:
             continue
         scale = model.initializers[node.inputs[1]].astype(np.float64).reshape(-1)
         zero = _zero(node, model)
-        grid = np.iinfo(zero.dtype)
-        offset = zero.astype(np.float64).reshape(-1)
+        # An unsigned grid is the signed one of its width, counted from another end.
+        grid = np.iinfo(np.dtype(f"i{zero.dtype.itemsize}"))
+        offset = zero.astype(np.float64).reshape(-1) - (np.iinfo(zero.dtype).max - int(grid.max))
         source = model.producers.get(node.inputs[0])
         tensor = node.inputs[0] if source is None else source.inputs[0]
         out[_tensor(node, tensor)] = _on_grid(
-            zero.dtype.name, scale, offset, int(grid.min), int(grid.max)
+            grid.dtype.name, scale, offset, int(grid.min), int(grid.max)
         )
     return out
 

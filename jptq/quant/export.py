@@ -1,7 +1,16 @@
 """The calibrated graph as standard ONNX: QuantizeLinear and DequantizeLinear instead of quantizers.
 
-Any runtime reads the result; run without graph optimisations it computes what our forward
-computes (design 6).
+Any runtime reads the result. onnxruntime computes what our forward computes, in its default session
+too (design 6). For that a `GUARD` stands behind every pair. Without it, onnxruntime's optimizer
+
+- moves pairs and makes int8 of them uint8, and then, from opset 21 on, refuses its own graph
+  (github.com/microsoft/onnxruntime/issues/25526);
+- makes integer kernels of pairs and operators. Those round in other places, quantize biases to
+  int32, which wraps around where a weight's step is small, and on processors with AVX2 but without
+  VNNI saturate sums of two products at 16 bits;
+- quantizes what is meant to stay float: the input of a product whose weight is dequantized
+  (MatMulNBits), and a float weight between quantized tensors;
+- refuses a product by a constant of rank 3 with a zero point per channel.
 """
 
 from __future__ import annotations
@@ -14,17 +23,30 @@ import numpy as np
 from jptq import files, ir
 from jptq.errors import ConfigError, UnsupportedOpError
 from jptq.ir.edit import prune, rename, with_nodes
-from jptq.ir.expand import expand_units
+from jptq.ir.expand import expand_units, opset_of_units
 from jptq.ir.model import HORIZON, Attribute, Model, Node
 from jptq.ir.opset import raise_opset
 from jptq.numerics.affine import affine
 from jptq.numerics.fake_quant import on_grid
-from jptq.numerics.qtypes import FLOAT16, QType, qtype
+from jptq.numerics.qtypes import FLOAT16, INT16, QType, qtype
 from jptq.quant.attributes import OFF, ON, attributes_of
 from jptq.quant.originals import restored
 
-OPSET = 21
-"""The first that quantizes to int16."""
+GUARD = "Max"
+"""The operator behind a DequantizeLinear: of one input, it is that input.
+
+No rewrite of onnxruntime removes or crosses it, as it does with Identity, Reshape or a factor of 1.
+"""
+
+_PAIRS, _CASTS, _AXES, _INT16 = 10, 11, 13, 21
+"""Opsets that first quantize, clip by inputs, quantize per channel, quantize to int16."""
+
+_SIGNED_BELOW = 21
+"""From this opset on, int8 is written as uint8 with a zero point 128 higher.
+
+It is the same grid. onnxruntime makes uint8 of int8 on most processors, and copies the type of an
+int8 pair that it has moved into an attribute that it then forgets.
+"""
 
 _ONNX_FLOAT, _ONNX_FLOAT16 = 1, 10
 
@@ -35,21 +57,24 @@ def to_qdq(model: Model) -> Model:
     A quantizer of a feature becomes a pair QuantizeLinear, DequantizeLinear with a zero point of
     its type; one of a constant becomes an integer initializer with a DequantizeLinear. Quantizers
     that are off, or float32, vanish; float16 is a saturated cast there and back. The vendor's
-    float units are written out. The DequantizeLinear has the quantizer's name and output, so that
-    a tensor of both models is the same thing. Names of graph inputs and outputs stay.
+    float units are written out. The DequantizeLinear has the quantizer's name, the `GUARD` behind
+    it the quantizer's output, so that a tensor of both models is the same thing. Names of graph
+    inputs and outputs stay.
 
     Args:
       model: With thresholds in every quantizer that is on.
 
     Returns:
-      A model of opset `OPSET`, or of the model's own if that is later.
+      A model of the model's own opset, or of the first that has what it contains: 21 with an int16
+      quantizer, 13 with scales per channel, 10 with others.
 
     Raises:
       ConfigError: A quantizer has no thresholds.
       ModelError: A node does not exist in the opset.
       UnsupportedOpError: A vendor operator cannot be written in ONNX's.
     """
-    standard = without_quantizers(expand_units(raise_opset(model, OPSET)), idle=True)
+    raised = raise_opset(model, opset_needed(model))
+    standard = without_quantizers(expand_units(raised), idle=True)
     constants: dict[str, np.ndarray] = {}
     nodes: list[Node] = []
     for node in standard.nodes:
@@ -69,6 +94,21 @@ def to_qdq(model: Model) -> Model:
         initializers={**standard.initializers, **constants},
     )
     return prune(exported)
+
+
+def opset_needed(model: Model) -> int:
+    """Return the first opset that can express what `to_qdq` makes of a model; 0: any can."""
+    needed = [opset_of_units(model)]
+    for node in model.nodes:
+        if not node.is_calibration or not _active(node):
+            continue
+        if (kind := _kind(node)) is FLOAT16:
+            needed.append(_CASTS)
+        elif kind is INT16:
+            needed.append(_INT16)
+        else:
+            needed.append(_AXES if attributes_of(node).per_channel else _PAIRS)
+    return max(needed)
 
 
 def without_quantizers(model: Model, *, idle: bool = False) -> Model:
@@ -123,15 +163,17 @@ def _pair(node: Node, model: Model, nodes: list[Node]) -> dict[str, np.ndarray]:
     grid = affine(held.thresholds, _kind(node), asymmetric=held.asymmetric)
     axis = held.axis if held.per_channel else None
     attributes: dict[str, Attribute] = {} if axis is None else {"axis": axis}
-    dtype = np.dtype(_kind(node).name)
+    source = model.initializers.get(node.inputs[0])
+    dtype, shift = np.dtype(_kind(node).name), 0
+    if source is None and dtype == np.int8 and model.opset("") >= _SIGNED_BELOW:
+        dtype, shift = np.dtype(np.uint8), 128
     # One scale is a scalar: ONNX reads a vector, even of one, along a channel axis.
     shape = (-1,) if attributes else ()
     scale, zero, integers = (f"{node.name}/{part}" for part in ("scale", "zero_point", "quantized"))
     constants = {
         scale: grid.scale.reshape(shape),
-        zero: grid.offset.astype(dtype).reshape(shape),
+        zero: (grid.offset + shift).astype(dtype).reshape(shape),
     }
-    source = model.initializers.get(node.inputs[0])
     if source is not None:
         constants[integers] = on_grid(source, grid, axis).astype(dtype)
     else:
@@ -144,15 +186,17 @@ def _pair(node: Node, model: Model, nodes: list[Node]) -> dict[str, np.ndarray]:
                 attributes=attributes,
             )
         )
-    nodes.append(
+    dequantized = f"{node.name}/dequantized"
+    nodes += [
         Node(
             name=node.name,
             op="DequantizeLinear",
             inputs=(integers, scale, zero),
-            outputs=node.outputs,
+            outputs=(dequantized,),
             attributes=attributes,
-        )
-    )
+        ),
+        Node(name=f"{node.name}/guard", op=GUARD, inputs=(dequantized,), outputs=node.outputs),
+    ]
     return constants
 
 

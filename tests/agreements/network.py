@@ -1,8 +1,7 @@
 """Networks, calibrated and ready to be compared: in our programs, in float64, in onnxruntime.
 
 Thresholds are the largest absolute values that onnxruntime computes. onnxruntime runs one operator
-at a time, graph optimisations off, unless said otherwise: those fuse quantizers into integer
-kernels, which round differently.
+at a time, graph optimisations off, unless said otherwise.
 """
 
 from __future__ import annotations
@@ -144,15 +143,12 @@ def run(model: Model, samples: Sequence[Arrays], *, optimized: bool = False) -> 
     Args:
       model: Of ONNX's own operators.
       samples: Feeds.
-      optimized: Leave onnxruntime's graph optimisations on.
+      optimized: As its default session does, with all graph optimisations.
     """
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = 1
-    if optimized:
-        # Unless told, it moves int8 to uint8 and then refuses its own graph of opset 21.
-        options.add_session_config_entry("session.qdqisint8allowed", "1")
-    else:
+    if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(ir.to_bytes(model), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]

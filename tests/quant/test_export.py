@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
 
 from jptq.engine import Batching, Runner
@@ -254,18 +255,54 @@ def test_a_shared_quantizer_stays_one() -> None:
     exported = to_qdq(net.calibrated)
     left, right = (exported.by_name[name].inputs[0] for name in ("left", "right"))
     assert left == right
-    assert exported.producers[left].op == "DequantizeLinear"
+    guard = exported.producers[left]
+    assert exported.producers[guard.inputs[0]].op == "DequantizeLinear"
     features = [c for c in net.plan.calibrations if c.kind == "feature"]
     assert [node.op for node in exported.nodes].count("QuantizeLinear") == len(features)
 
 
-def test_the_export_keeps_the_interface_and_raises_the_opset() -> None:
-    net = calibrated(branches())
-    exported = to_qdq(net.calibrated)
-    assert exported.input_names == net.model.input_names
-    assert exported.output_names == net.model.output_names
-    assert dict(exported.opsets) == {"": 21}
-    assert exported.ir_version >= 10
+@pytest.mark.parametrize(
+    ("given", "assigned", "opset", "ir_version"),
+    [
+        (11, "int8", 13, 8),
+        (17, "int8", 17, 8),
+        (20, "int8", 20, 9),
+        (22, "int8", 22, 10),
+        (11, "int16", 21, 10),
+        (17, "float16", 17, 8),
+        (17, "float32", 17, 8),
+    ],
+)
+def test_the_opset_is_as_low_as_the_content_allows(
+    given: int, assigned: str, opset: int, ir_version: int
+) -> None:
+    g = Graph(given)
+    g.output(g.add("MaxPool", g.conv(g.input("x", (1, 4, 8, 8)), 4, 4), kernel_shape=[2, 2]))
+    model = calibrated(g).calibrated
+    exported = to_qdq(with_assignment(model, dict.fromkeys(assignment_of(model), assigned)))
+    assert dict(exported.opsets) == {"": opset}
+    assert onnx.load_from_string(to_bytes(exported)).ir_version == ir_version
+    assert (exported.input_names, exported.output_names) == (model.input_names, model.output_names)
+
+
+def test_an_operator_without_quantizers_keeps_its_opset() -> None:
+    g = Graph(9)
+    g.output(g.add("Relu", g.input("x", (1, 4))))
+    assert dict(to_qdq(float_model(g)).opsets) == {"": 9}
+
+
+def test_int8_is_unsigned_where_onnxruntime_forgets_the_sign() -> None:
+    """From opset 21 on; the grid is the same."""
+    for opset, zero, kind in ((20, 0, np.int8), (21, 128, np.uint8)):
+        g = Graph(opset)
+        g.output(g.conv(g.input("x", (1, 4, 8, 8)), 4, 4))
+        net = calibrated(g)
+        exported = to_qdq(net.calibrated)
+        (feature,) = (c for c in net.plan.calibrations if c.kind == "feature")
+        point = exported.initializers[exported.by_name[feature.name].inputs[2]]
+        assert (point, point.dtype) == (zero, kind)
+        mine, theirs = outputs(net, net.calibrated)
+        assert relative_error(mine, theirs) < 1e-5
 
 
 def test_vendor_units_are_written_out() -> None:
@@ -298,6 +335,9 @@ def test_what_the_opset_cannot_express_is_refused() -> None:
     x = g.input("x", (1, 4, 6, 6))
     ones = g.constant(np.ones(2, np.float32))
     g.output(g.add("GroupNormalization", x, ones, ones, num_groups=2, name="grouped"))
+    model = calibrated(g).calibrated
+    to_qdq(model)
+    int16 = with_assignment(model, dict.fromkeys(assignment_of(model), "int16"))
     with pytest.raises(ModelError, match="cannot be raised") as caught:
-        to_qdq(float_model(g))
+        to_qdq(int16)
     assert "grouped" in caught.value.where
