@@ -27,15 +27,17 @@ if TYPE_CHECKING:
     from jptq.api.what_if import what_if
     from jptq.engine.trace import Forward
     from jptq.errors import JptqError
-    from jptq.results import Allocation, LatencyTable, Report, SensitivityTable
+    from jptq.results import Allocation, IntegerRanges, LatencyTable, Report, SensitivityTable
     from jptq.tuning.options import Options
     from jptq.tuning.prepare import Prepared
+    from jptq.tuning.ranges import integer_ranges
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Allocation",
     "Forward",
+    "IntegerRanges",
     "JptqError",
     "LatencyTable",
     "Options",
@@ -46,6 +48,7 @@ __all__ = [
     "allocate",
     "calibrate",
     "diagnose",
+    "integer_ranges",
     "latency_of",
     "load_model",
     "rank_nodes",
@@ -59,6 +62,7 @@ __all__ = [
 _HOMES = {
     "Allocation": "jptq.results",
     "Forward": "jptq.engine.trace",
+    "IntegerRanges": "jptq.results",
     "JptqError": "jptq.errors",
     "LatencyTable": "jptq.results",
     "Options": "jptq.tuning.options",
@@ -68,6 +72,7 @@ _HOMES = {
     "allocate": "jptq.api.steps",
     "calibrate": "jptq.api.steps",
     "diagnose": "jptq.api.sweep",
+    "integer_ranges": "jptq.tuning.ranges",
     "latency_of": "jptq.api.timing",
     "load_model": "jptq.api.steps",
     "rank_nodes": "jptq.api.steps",

@@ -44,6 +44,7 @@ def tune(
     calibration_samples: int | None = None,
     batching: Batching | None = None,
     measured_latency: Path | str | None = None,
+    strict_integers: bool = False,
     resume: bool = True,
     flags: Mapping[str, Any] | None = None,
     progress: Progress = quiet,
@@ -64,6 +65,8 @@ def tune(
       calibration_samples: Use the first samples only.
       batching: Bounds the samples of a program run, by number and by memory.
       measured_latency: Per-node times of the user.
+      strict_integers: Every configuration is run with biases and sums kept within the target's
+        integers, instead of added exactly.
       resume: Reuse what an earlier run in ``out`` found.
       flags: What the user asked for, for ``run.json``.
       progress: ``progress(step, done, total)``.
@@ -100,6 +103,7 @@ def tune(
             limit=calibration_samples,
             batching=batching,
             measured_latency=None if measured_latency is None else Path(measured_latency),
+            strict_integers=strict_integers,
             journal=journal,
             progress=progress,
         )

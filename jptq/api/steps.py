@@ -70,6 +70,7 @@ def calibrate(
     input_values: Mapping[str, ArrayLike] | None = None,
     batching: Batching | None = None,
     measured_latency: Path | str | None = None,
+    strict_integers: bool = False,
     journal: Journal | None = None,
     progress: Progress = quiet,
 ) -> Prepared:
@@ -85,6 +86,8 @@ def calibrate(
       input_values: Of inputs of a float model that become constants; they need no samples.
       batching: Bounds the samples of a program run, by number and by memory.
       measured_latency: Per-node times of the user.
+      strict_integers: Whatever is run quantized keeps biases and sums within the target's
+        integers, instead of adding exactly; `integer_ranges` tells what leaves them.
       journal: Keeps thresholds, for resuming.
       progress: ``progress(step, done, total)``.
 
@@ -102,6 +105,7 @@ def calibrate(
             input_values=input_values,
             batching=batching,
             measured_latency=times,
+            strict_integers=strict_integers,
             journal=journal,
             progress=progress,
         )
@@ -131,6 +135,7 @@ def calibrate(
         config=config,
         batching=batching,
         measured_latency=times,
+        strict_integers=strict_integers,
     )
 
 
@@ -200,7 +205,10 @@ def rank_nodes(
             used,
             progress=lambda done, total: progress("score the head exactly", done, total),
         )
-    return dataclasses.replace(table, digests=prepared.digests)
+    notes = table.notes
+    if prepared.plan.strict and method != "metric":
+        notes = (*notes, f"{method} is about exact sums: a derivative sees none that saturates.")
+    return dataclasses.replace(table, digests=prepared.digests, notes=notes)
 
 
 def default_metrics(method: str, kind: str) -> tuple[str, ...]:
@@ -267,7 +275,7 @@ def _cut(prepared: Prepared, nodes: Sequence[str]) -> tuple[Model, Plan, Runner]
             raise UnknownNameError("node", name, by_name, where="--output_node")
     tensors = [output for name in nodes for output in by_name[name].outputs if output]
     model = ir.extract(prepared.calibrated, tensors)
-    plan = plan_of(model, prepared.target)
+    plan = plan_of(model, prepared.target, strict_integers=prepared.plan.strict)
     runner = Runner(
         model,
         prepared.samples[0],

@@ -21,6 +21,7 @@ def what_if(
     evaluator: str | Callable[[Forward], Any] | None = None,
     batching: Batching | None = None,
     measured_latency: Path | str | None = None,
+    strict_integers: bool = False,
     progress: Progress = quiet,
 ) -> WhatIf:
     """Return a calibrated network that tells what changed types or thresholds do.
@@ -32,6 +33,7 @@ def what_if(
       evaluator: ``path.py[:function]`` or a function ``evaluate(forward)``; higher is better.
       batching: Bounds the samples of a program run and the memory that states are kept in.
       measured_latency: Per-node times of the user.
+      strict_integers: Biases and sums are kept within the target's integers.
       progress: ``progress(step, done, total)``.
 
     Returns:
@@ -56,5 +58,6 @@ def what_if(
         march=march,
         batching=batching,
         measured_latency=times,
+        strict_integers=strict_integers,
     )
     return WhatIf(prepared, scorer, progress=progress)

@@ -22,6 +22,7 @@ FLAGS = (
     "march",
     "quant_config",
     "unmatched",
+    "strict_integers",
     "input_shape",
     "input_value",
     "batch_size",
@@ -53,10 +54,12 @@ def run(flags: FlagValues) -> int:
             quant_config=inputs.config(flags),
             input_shapes=shapes,
             input_values=values,
+            strict_integers=flags.strict_integers,
             journal=tuning.Journal(out / WORK, reuse=flags.resume),
             progress=shown,
             batching=inputs.batching(flags),
         )
+        ranges = tuning.integer_ranges(found, progress=shown)
     ir.save(found.floating, out / "optimized_float_model.onnx")
     ir.save(found.calibrated, out / "calibrated_model.onnx")
     compiling = compile_flags.compile_file(flags)
@@ -71,6 +74,7 @@ def run(flags: FlagValues) -> int:
                 "samples": len(found.samples),
                 "quantizers": dict(sorted(kinds.items())),
                 "types": dict(sorted(types.items())),
+                "integer_ranges": ranges.to_json(),
                 "out": str(out),
             }
         )
@@ -81,4 +85,6 @@ def run(flags: FlagValues) -> int:
         f"quantizers  {kinds['feature']} on features, {kinds['weight']} on weights ({listed})",
         f"written to  {out}: calibrated_model.onnx, optimized_float_model.onnx",
     )
+    for note in ranges.notes:
+        output.print_paragraph(note)
     return 0

@@ -44,7 +44,8 @@ def run(flags: FlagValues) -> int:
         shown("evaluate", 1, 2)
         found = measurer("model", prepared.configured)
         shown("evaluate", 2, 2)
-    content = _json(floating, found)
+        ranges = tuning.integer_ranges(prepared, progress=shown)
+    content = {**_json(floating, found), "integer_ranges": ranges.to_json()}
     if out is not None:
         from jptq import files
 
@@ -58,6 +59,8 @@ def run(flags: FlagValues) -> int:
         f"Types: {', '.join(types)}; {100 * found.macs_int16:.1f} % of the MACs in INT16; "
         f"{found.time_us:,.1f} µs on {prepared.target.march} ({found.time_is})."
     )
+    for note in ranges.notes:
+        output.print_paragraph(note)
     return 0
 
 

@@ -56,6 +56,7 @@ FLAGS = (
     "march",
     "quant_config",
     "unmatched",
+    "strict_integers",
     "latency_table",
     "input_shape",
     "input_value",
@@ -74,6 +75,7 @@ def run(flags: FlagValues) -> int:
         out=inputs.beside(flags, "tuned"),
         quant_config=inputs.config(flags),
         latency_table=flags.latency_table,
+        strict_integers=flags.strict_integers,
         input_shape=flags.input_shape,
         input_value=flags.input_value,
     )
@@ -88,6 +90,7 @@ def tuned(
     out: Path,
     quant_config: Config | None = None,
     latency_table: str | None = None,
+    strict_integers: bool = False,
     input_shape: tuple[str, ...] = (),
     input_value: tuple[str, ...] = (),
 ) -> int:
@@ -112,6 +115,7 @@ def tuned(
             input_shapes=shapes,
             input_values=values,
             measured_latency=latency_table,
+            strict_integers=strict_integers,
             resume=flags.resume,
             flags={name: flags[name].value for name in flags if flags[name].present},
             progress=shown,

@@ -204,6 +204,12 @@ VOCABULARY: dict[str, Flag] = {
         kind="switch",
         default=False,
     ),
+    "strict_integers": Flag(
+        help="Whatever is run quantized keeps biases and sums of products within the target's "
+        "integers, as the chip does, instead of adding exactly.",
+        kind="switch",
+        default=False,
+    ),
     "samples": Flag(
         help="Samples for sensitivity, evenly taken from the folder.",
         kind="count",

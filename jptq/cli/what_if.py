@@ -28,6 +28,7 @@ FLAGS = (
     "change",
     "evaluator",
     "march",
+    "strict_integers",
     "latency_table",
     "batch_size",
     "memory_limit",
@@ -58,6 +59,7 @@ def run(flags: FlagValues) -> int:
             evaluator=flags.evaluator,
             batching=inputs.batching(flags),
             measured_latency=flags.latency_table,
+            strict_integers=flags.strict_integers,
             progress=shown,
         )
         answer = ask(requests)

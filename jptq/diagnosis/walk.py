@@ -16,7 +16,7 @@ from jax import Array
 
 from jptq.engine import memory
 from jptq.engine.layouts import canonical, convert
-from jptq.engine.program import table_quantizer
+from jptq.engine.quantizing import TableQuantizer
 from jptq.engine.runner import Packed, Runner
 from jptq.errors import UnknownNameError
 from jptq.quant.assign import Table
@@ -153,7 +153,7 @@ class Walk:
             weights: Mapping[str, Array], table: Table, state: Mapping[str, Array]
         ) -> tuple[dict[str, Array], dict[str, Array]]:
             found = program.run(
-                weights, table_quantizer(plan, table), state, start=start, stop=stop, keep=keep
+                weights, TableQuantizer(plan, table), state, start=start, stop=stop, keep=keep
             )
             in_order = {
                 n: convert(found[n], program.perms[n], canonical(found[n].ndim)) for n in shown

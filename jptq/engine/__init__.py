@@ -2,7 +2,8 @@
 
 from jptq.engine.lower import lower
 from jptq.engine.memory import Batching
-from jptq.engine.program import Program, table_quantizer
+from jptq.engine.program import Program
+from jptq.engine.quantizing import TableQuantizer
 from jptq.engine.runner import Packed, Runner
 from jptq.engine.trace import Forward, trace
 
@@ -12,7 +13,7 @@ __all__ = [
     "Packed",
     "Program",
     "Runner",
+    "TableQuantizer",
     "lower",
-    "table_quantizer",
     "trace",
 ]

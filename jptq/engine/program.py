@@ -13,36 +13,12 @@ from jax import Array
 
 from jptq.engine import layouts
 from jptq.engine.layouts import Perm
+from jptq.engine.quantizing import Quantizer, TableQuantizer
 from jptq.errors import StaticInputError
-from jptq.numerics.fake_quant import fake_quant
-from jptq.quant.assign import Table
 from jptq.quant.plan import Plan
-
-Quantizer = Callable[[int, Array, int | None], Array]
-"""``quantizer(calibration index, tensor, channel axis) -> tensor``."""
 
 Directions = Mapping[str, tuple[tuple[Array, Array], ...]]
 """``{packed weight: ((gate, direction), ...)}``: see `Program.run`."""
-
-
-def table_quantizer(plan: Plan, table: Table) -> Quantizer:
-    """Return the quantizer that applies a table."""
-
-    def quantizer(index: int, x: Array, axis: int | None) -> Array:
-        start, stop = plan.offsets[index], plan.offsets[index + 1]
-        shape = [1] * x.ndim
-        if axis is not None and stop - start > 1:
-            shape[axis] = stop - start
-        return fake_quant(
-            x,
-            jax.numpy.reshape(table.scale[start:stop], shape),
-            jax.numpy.reshape(table.offset[start:stop], shape),
-            table.lower[index],
-            table.upper[index],
-            table.gate[index],
-        )
-
-    return quantizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -225,7 +201,8 @@ class Program:
 
         Args:
           packed: What `prepare` returned.
-          quantizer: Applied to features; None leaves every quantizer out of the program.
+          quantizer: Applied to features; None leaves every quantizer out of the program. One of a
+            table also keeps sums within the target's integers, where its plan asks for that.
           values: Tensors that are live before ``start``, physical order; the feeds at 0.
           start: First step.
           stop: One past the last step; None for all.
@@ -255,7 +232,10 @@ class Program:
 
         for step in self.steps[start:stop]:
             operands = [fetch(operand) for operand in step.operands]
-            if step.function is not None:
+            own = quantizer.step(step, operands) if isinstance(quantizer, TableQuantizer) else None
+            if own is not None:
+                results = own
+            elif step.function is not None:
                 results = _along(step, operands, directions or {})
             elif quantizer is None:
                 results = (operands[0],)

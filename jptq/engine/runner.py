@@ -18,7 +18,8 @@ from jptq.engine import memory
 from jptq.engine.feeding import Feeds, checked, fitting, warn_of_long_integers
 from jptq.engine.lower import lower
 from jptq.engine.memory import Batching
-from jptq.engine.program import Program, table_quantizer
+from jptq.engine.program import Program
+from jptq.engine.quantizing import TableQuantizer
 from jptq.errors import ModelError, ShapeError
 from jptq.ir.model import Model
 from jptq.quant.assign import Table
@@ -203,7 +204,7 @@ class Runner:
 
     def _prepare_quantized(self, weights: Mapping[str, Array], table: Table) -> dict[str, Array]:
         assert self.plan is not None
-        return self.program.prepare(weights, table_quantizer(self.plan, table))
+        return self.program.prepare(weights, TableQuantizer(self.plan, table))
 
     def _run_float(
         self, packed: Mapping[str, Array], values: Mapping[str, Array]
@@ -214,7 +215,7 @@ class Runner:
         self, packed: Mapping[str, Array], table: Table, values: Mapping[str, Array]
     ) -> dict[str, Array]:
         assert self.plan is not None
-        return self.program.run(packed, table_quantizer(self.plan, table), values)
+        return self.program.run(packed, TableQuantizer(self.plan, table), values)
 
     @functools.cached_property
     def float_weights(self) -> Packed:

@@ -18,7 +18,8 @@ import numpy as np
 from jax import Array
 
 from jptq.engine import memory
-from jptq.engine.program import Program, Step, table_quantizer
+from jptq.engine.program import Program, Step
+from jptq.engine.quantizing import TableQuantizer
 from jptq.engine.runner import Compilations, Packed
 from jptq.quant.assign import Table
 
@@ -149,7 +150,7 @@ class Segmented:
         def run(packed: Mapping[str, Array], table: Table, state: State) -> State:
             return self.program.run(
                 packed,
-                table_quantizer(plan, table),
+                TableQuantizer(plan, table),
                 state,
                 start=segment.start,
                 stop=segment.stop,

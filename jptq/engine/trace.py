@@ -12,7 +12,8 @@ import numpy as np
 from jax import Array
 
 from jptq.engine.lower import lower
-from jptq.engine.program import Program, table_quantizer
+from jptq.engine.program import Program
+from jptq.engine.quantizing import TableQuantizer
 from jptq.errors import ShapeError
 from jptq.ir.model import Model
 from jptq.quant.calibrated import own_table
@@ -33,7 +34,7 @@ class Forward:
     def __init__(self, model: Model, example: Mapping[str, np.ndarray]) -> None:
         calibrated = any(node.is_calibration for node in model.nodes)
         plan, table = own_table(model) if calibrated else (None, None)
-        self._quantizer = None if plan is None or table is None else table_quantizer(plan, table)
+        self._quantizer = None if plan is None or table is None else TableQuantizer(plan, table)
         self._program = lower(model, {n: np.asarray(v) for n, v in example.items()}, plan=plan)
         self._wide = _is_wide(self._program)
         self.static_inputs = self._program.static_inputs

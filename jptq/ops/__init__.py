@@ -30,9 +30,10 @@ from jptq.ops import (  # noqa: F401
     shape,
 )
 from jptq.ops.registry import Lowering, Op, find, lowering, op, registered
-from jptq.ops.traits import Cost, Kind, Layout, Traits
+from jptq.ops.traits import BIAS, Cost, Kind, Layout, Traits
 
 __all__ = [
+    "BIAS",
     "Cost",
     "Kind",
     "Layout",

@@ -9,6 +9,10 @@ from collections.abc import Callable, Mapping
 Ints = tuple[int, ...]
 
 
+BIAS = 2
+"""Input that is added to a sum of products (`Traits.sums_products`)."""
+
+
 class Kind(enum.Enum):
     """How an operator treats the quantization grid of its input."""
 
@@ -57,6 +61,15 @@ class Traits:
     bounds: tuple[float, float] | None = None
     layout: Layout = Layout.CANONICAL
     axes: tuple[str, ...] = ()
+
+    @property
+    def sums_products(self) -> bool:
+        """Whether each output is a sum of products of inputs 0 and 1, and of input 2 if it has one.
+
+        Such a product of integers is an integer. What interpolates or gates in between
+        (deformable convolution, LSTM) reads other exact inputs too.
+        """
+        return set(self.weights) == {1} and self.exact in ((), (BIAS,))
 
     @classmethod
     def compute(

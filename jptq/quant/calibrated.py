@@ -23,13 +23,14 @@ from jptq.quant.compensate import derived_thresholds
 from jptq.quant.pairs import halves_of
 from jptq.quant.plan import FEATURE, Calibration, Plan, Slots
 from jptq.quant.structure import Structure, structure_of
+from jptq.quant.sums import sums_of
 from jptq.targets import Target
 from jptq.targets.operands import TYPES
 
 _DERIVED = ("scales", "zero_point")
 
 
-def plan_of(model: Model, target: Target | None) -> Plan:
+def plan_of(model: Model, target: Target | None, *, strict_integers: bool = False) -> Plan:
     """Return the quantizers of a calibrated graph and the nodes that they belong to.
 
     A node owns the quantizers that its inputs show (hmct-spec 1.5). A quantizer accepts the types
@@ -39,6 +40,7 @@ def plan_of(model: Model, target: Target | None) -> Plan:
     Args:
       model: A calibrated model.
       target: None where it is not asked which types are accepted: all are.
+      strict_integers: A forward keeps sums and biases within the target's integers.
 
     Raises:
       ModelError: No type suits all readers of a quantizer, or its attributes are damaged.
@@ -66,7 +68,13 @@ def plan_of(model: Model, target: Target | None) -> Plan:
         for node in model.operators()
         if node.name in inputs or node.name in outputs
     )
-    return Plan(calibrations=calibrations, slots=slots)
+    return Plan(
+        calibrations=calibrations,
+        slots=slots,
+        sums=() if target is None else sums_of(model, calibrations, slots, target),
+        integers=None if target is None else target.integers,
+        strict=target is not None and strict_integers,
+    )
 
 
 def own_table(model: Model) -> tuple[Plan, Table]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 
 from jptq.errors import UnknownNameError
+from jptq.targets import Integers
 
 FEATURE = "feature"
 WEIGHT = "weight"
@@ -81,16 +82,59 @@ class Slots:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Sum:
+    """A node that adds up products of two quantized operands.
+
+    In units of ``factor * s_features * s_weights`` its result is an integer, and the target adds
+    the bias as one (`jptq.targets.integers`).
+
+    Attributes:
+      node: Its name.
+      op: Operator type.
+      features: Index of the quantizer of input 0 in the plan.
+      weights: The same of input 1.
+      kernel_axis: Axis of input 1 that becomes the result's channels.
+      axis: Axis of the result along which the scales of `weights` differ, or None.
+      groups: How often those scales repeat along it (groups of a transposed convolution).
+      depthwise: Scales per channel of `features`, if there are any, are those of the result's
+        channels; otherwise such scales have no common unit.
+      factor: What the node multiplies the products by (Gemm's alpha).
+      bias: The tensor that is added in the same integers, "" if there is none.
+      bias_factor: What it is multiplied by (Gemm's beta).
+      adder: The node of its own that adds it, "" if the node itself does.
+    """
+
+    node: str
+    op: str
+    features: int
+    weights: int
+    kernel_axis: int = -1
+    axis: int | None = None
+    groups: int = 1
+    depthwise: bool = False
+    factor: float = 1.0
+    bias: str = ""
+    bias_factor: float = 1.0
+    adder: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
     """All quantizers of a calibrated graph.
 
     Attributes:
       calibrations: In graph order.
       slots: Nodes that own at least one calibration, in graph order.
+      sums: Products of quantized operands, in graph order; none without a target.
+      integers: What the target adds `sums` up in; None without a target.
+      strict: A forward keeps them within that; otherwise it adds exactly.
     """
 
     calibrations: tuple[Calibration, ...]
     slots: tuple[Slots, ...]
+    sums: tuple[Sum, ...] = ()
+    integers: Integers | None = None
+    strict: bool = False
 
     @cached_property
     def index(self) -> Mapping[str, int]:

@@ -3,6 +3,7 @@
 from jptq.results.allocation import Allocation, Status
 from jptq.results.evaluation import Comparison, Evaluation, OutputError, Spread
 from jptq.results.latency import Boundary, LatencyTable, NodeTime
+from jptq.results.ranges import Excess, IntegerRanges
 from jptq.results.report import Goal, Outcome, Raised, Report
 from jptq.results.sensitivity import SensitivityTable
 
@@ -11,7 +12,9 @@ __all__ = [
     "Boundary",
     "Comparison",
     "Evaluation",
+    "Excess",
     "Goal",
+    "IntegerRanges",
     "LatencyTable",
     "NodeTime",
     "Outcome",

@@ -9,6 +9,7 @@ from typing import Any
 
 from jptq.results.evaluation import Evaluation
 from jptq.results.latency import LatencyTable
+from jptq.results.ranges import IntegerRanges
 from jptq.results.sensitivity import SensitivityTable
 
 
@@ -135,6 +136,7 @@ class Report:
     evaluator_calls: int
     notes: tuple[str, ...] = ()
     walk_us: float | None = None
+    ranges: IntegerRanges | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``result.json``: every number of the report."""
@@ -161,5 +163,6 @@ class Report:
             "raised": [dataclasses.asdict(node) for node in self.raised],
             "walk_us": self.walk_us,
             "assignment": dict(self.assignment),
+            "integer_ranges": None if self.ranges is None else self.ranges.to_json(),
             "notes": list(self.notes),
         }

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jptq.engine.program import Program, table_quantizer
+from jptq.engine.program import Program
+from jptq.engine.quantizing import TableQuantizer
 from jptq.engine.runner import Runner
 from jptq.quant.assign import Table
 
@@ -62,7 +63,7 @@ class Gates:
         """
         plan, slots = self.program.plan, self.program.slots
         assert plan is not None
-        quantize = None if base is None else table_quantizer(plan, base)
+        quantize = None if base is None else TableQuantizer(plan, base)
 
         def quantizer(index: int, x: Array, axis: int | None) -> Array:
             y = x if quantize is None else quantize(index, x, axis)
@@ -97,7 +98,7 @@ def error_direction(program: Program, tables: Sequence[Table]) -> FeatureDirecti
     """Return the direction ``Q(x) - x`` under each table."""
     assert program.plan is not None
     quantizers = [
-        table_quantizer(program.plan, dataclasses.replace(t, gate=jnp.ones_like(t.gate)))
+        TableQuantizer(program.plan, dataclasses.replace(t, gate=jnp.ones_like(t.gate)))
         for t in tables
     ]
 

@@ -13,28 +13,12 @@ from typing import Any
 
 from jptq import files
 from jptq.errors import ConfigError, UnknownNameError
+from jptq.targets.fact import Fact, parse_fact
 from jptq.targets.folder import configs
+from jptq.targets.integers import Integers, parse_integers
 from jptq.targets.operands import Operands, parse_operands
 
 SCHEMA = 1
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Fact:
-    """One number.
-
-    Attributes:
-      value: In the unit that its name ends with.
-      source: ``doc: ...`` where it is published, ``assumed: ...`` where it is our guess.
-    """
-
-    value: float
-    source: str
-
-    @property
-    def assumed(self) -> bool:
-        """Tell whether nothing is published that says this number."""
-        return self.source.startswith("assumed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +43,7 @@ class Target:
       cpu_gflops: Rate at which float32 operators run on the host CPU.
       cpu_overhead_us: Fixed time of leaving the accelerator for a float32 operator.
       operands: Types that operands accept.
+      integers: Widths of sums and biases.
       digest: Of the file: findings made for another state of it are not reused.
     """
 
@@ -78,6 +63,7 @@ class Target:
     cpu_gflops: Fact
     cpu_overhead_us: Fact
     operands: Operands
+    integers: Integers
     digest: str
 
     @property
@@ -152,7 +138,7 @@ def load_target(march: str, folder: Path | None = None) -> Target:
 
 
 def _target(march: str, content: Mapping[str, Any], *, where: str, digest: str) -> Target:
-    keys = ("schema", "title", "facts", "operands")
+    keys = ("schema", "title", "facts", "operands", "integers")
     for key in content:
         if key not in keys:
             raise UnknownNameError("key", key, keys, where=where)
@@ -166,22 +152,12 @@ def _target(march: str, content: Mapping[str, Any], *, where: str, digest: str) 
     for name in FACTS:
         if name not in given:
             raise ConfigError(f"the fact {name!r} is missing", where=where)
-        facts[name] = _fact(given[name], where=f"{where}: facts.{name}")
+        facts[name] = parse_fact(given[name], where=f"{where}: facts.{name}")
     return Target(
         march=march,
         title=str(content.get("title", march)),
         operands=parse_operands(content.get("operands", {}), where=where),
+        integers=parse_integers(content.get("integers", {}), where=where),
         digest=digest,
         **facts,
     )
-
-
-def _fact(entry: object, *, where: str) -> Fact:
-    if not isinstance(entry, dict) or set(entry) != {"value", "source"}:
-        raise ConfigError("a fact is a table of 'value' and 'source'", where=where)
-    value, source = entry["value"], entry["source"]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ConfigError(f"{value!r} is no positive number", where=where)
-    if not isinstance(source, str) or not source.startswith(("doc: ", "assumed: ")):
-        raise ConfigError("a source begins with 'doc: ' or 'assumed: '", where=where)
-    return Fact(value=float(value), source=source)

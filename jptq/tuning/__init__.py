@@ -6,6 +6,7 @@ from jptq.tuning.loop import tune_network, tune_prepared
 from jptq.tuning.measure import Measurer
 from jptq.tuning.options import LEFTOVERS, SEARCHES, Options
 from jptq.tuning.prepare import Prepared, prepare
+from jptq.tuning.ranges import integer_ranges
 from jptq.tuning.source import load_float
 from jptq.tuning.what_if import Answer, WhatIf
 
@@ -19,6 +20,7 @@ __all__ = [
     "Options",
     "Prepared",
     "WhatIf",
+    "integer_ranges",
     "load_float",
     "prepare",
     "tune_network",

@@ -11,7 +11,7 @@ from jax import Array
 from jptq.calibration import bias
 from jptq.calibration.bias import Biases, Corrected
 from jptq.data import Samples
-from jptq.engine import Runner, memory, table_quantizer
+from jptq.engine import Runner, TableQuantizer, memory
 from jptq.engine.layouts import canonical, convert
 from jptq.metrics import similarity
 from jptq.quant.assign import Table
@@ -51,7 +51,7 @@ def corrected(
     def quantized(
         weights: Mapping[str, Array], table: Table, feeds: Mapping[str, Array]
     ) -> dict[str, Array]:
-        return kept(program.run(weights, table_quantizer(plan, table), feeds, keep=tensors))
+        return kept(program.run(weights, TableQuantizer(plan, table), feeds, keep=tensors))
 
     jit = runner.compilations.jit
     float_run = jit("float convolutions", jax.vmap(in_float, in_axes=(None, 0)))

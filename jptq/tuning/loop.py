@@ -8,7 +8,7 @@ import time
 from jptq import allocation
 from jptq.quant.assign import true_int16
 from jptq.quant.emit import quant_config
-from jptq.results import Evaluation, Outcome, Report, SensitivityTable
+from jptq.results import Evaluation, IntegerRanges, Outcome, Report, SensitivityTable
 from jptq.results.problem import Head
 from jptq.tuning import blame, story
 from jptq.tuning.classify import of_steps
@@ -21,6 +21,7 @@ from jptq.tuning.journal import Journal
 from jptq.tuning.measure import Measurer, OutOfTime
 from jptq.tuning.options import Options
 from jptq.tuning.prepare import Prepared, Progress, quiet
+from jptq.tuning.ranges import integer_ranges
 from jptq.tuning.search import Search, Step
 
 
@@ -187,6 +188,7 @@ def _tuned(
         late=late,
         beyond=beyond,
         head=head,
+        ranges=integer_ranges(prepared, final.assignment, progress=progress),
     )
 
 
@@ -252,6 +254,7 @@ def _report(
     late: bool,
     beyond: Evaluation | None,
     head: Head | None,
+    ranges: IntegerRanges,
 ) -> Report:
     judge = search.judge
     steps = tuple(step.evaluation for step in search.steps)
@@ -306,14 +309,19 @@ def _report(
         search=options.search,
         method=options.method,
         evaluator_calls=calls,
-        notes=story.notes(
-            prepared,
-            judge,
-            story.ending(judge, outcome, ended, before, compensation, raised, beyond, kind),
-            before.int8,
-            ranking,
-            least_us=least_us,
-            late=late,
+        ranges=ranges,
+        notes=(
+            *(ranges.notes if ranges.found else ()),
+            *story.notes(
+                prepared,
+                judge,
+                story.ending(judge, outcome, ended, before, compensation, raised, beyond, kind),
+                before.int8,
+                ranking,
+                least_us=least_us,
+                late=late,
+            ),
+            *(() if ranges.found else ranges.notes),
         ),
         walk_us=search.walk_us,
     )

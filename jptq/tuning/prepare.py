@@ -168,6 +168,7 @@ def prepare(
     limit: int | None = None,
     batching: Batching | None = None,
     measured_latency: Path | None = None,
+    strict_integers: bool = False,
     journal: Journal | None = None,
     progress: Progress = quiet,
 ) -> Prepared:
@@ -183,6 +184,8 @@ def prepare(
       limit: Use the first samples only.
       batching: Bounds the samples of a program run.
       measured_latency: The user's per-node times (CSV or JSON).
+      strict_integers: Whatever is run quantized keeps biases and sums within the target's
+        integers, instead of adding exactly.
       journal: Reuses what an earlier run with the same inputs found.
       progress: Called as work goes on.
     """
@@ -203,7 +206,13 @@ def prepare(
     if config.bias_correction is not None:
         floating = bias.with_biases(floating)
     identity = files.digest(
-        "prepare", __version__, ir.to_bytes(floating), samples.digest, target.digest, repr(config)
+        "prepare",
+        __version__,
+        ir.to_bytes(floating),
+        samples.digest,
+        target.digest,
+        repr(config),
+        *(("strict integers",) if strict_integers else ()),
     )
     journal = journal or Journal(None)
     example = samples[0]
@@ -212,7 +221,7 @@ def prepare(
     placed = place(
         floating, target, floats=floats, quantize_outputs=config.model_output_type is not None
     )
-    plan = plan_of(placed, target)
+    plan = plan_of(placed, target, strict_integers=strict_integers)
     # Thresholds, types and granularity are data: this one program serves all that follows.
     runner = Runner(placed, example, plan=plan, batching=batching)
     stored = journal.load_arrays("thresholds", identity)
@@ -248,7 +257,7 @@ def prepare(
             axes={k: int(v) for k, v in named["x:"].items()},
         )
         method = str(stored["method"])
-    plan = plan_of(calibrated, target)
+    plan = plan_of(calibrated, target, strict_integers=strict_integers)
     types = dict(resolve(config, calibrated, plan, target))
     for name, wanted in raised.items():
         types[name] = finest([types[name], accepted(plan.calibration(name), wanted)])
@@ -299,6 +308,7 @@ def prepare(
         method=method,
         batching=batching,
         measured_latency=measured_latency,
+        strict_integers=strict_integers,
         identity=identity,
         make=same_programs,
     )
@@ -315,6 +325,7 @@ def assembled(
     method: str,
     batching: Batching | None,
     measured_latency: Path | None,
+    strict_integers: bool = False,
     identity: str,
     make: MakeRunner,
 ) -> Prepared:
@@ -330,10 +341,11 @@ def assembled(
       method: Tag of the calibration method.
       batching: Bounds the samples of a program run.
       measured_latency: The user's per-node times (CSV or JSON).
+      strict_integers: Sums and biases are kept within the target's integers.
       identity: Digest of what the network was made of.
       make: Gives the runner.
     """
-    plan = plan_of(calibrated, target)
+    plan = plan_of(calibrated, target, strict_integers=strict_integers)
     plan = plan.pinned(pins(config, calibrated, plan, target))
     runner = make(
         calibrated,

@@ -27,6 +27,7 @@ def from_calibrated(
     config: Config | None = None,
     batching: Batching | None = None,
     measured_latency: Path | None = None,
+    strict_integers: bool = False,
 ) -> Prepared:
     """Take up a calibrated model: thresholds and types are those in the file.
 
@@ -37,6 +38,7 @@ def from_calibrated(
       config: Types to give it instead of its own (``calibration_type: load``).
       batching: Bounds the samples of a program run.
       measured_latency: The user's per-node times (CSV or JSON).
+      strict_integers: Sums and biases are kept within the target's integers.
 
     Raises:
       ModelError: The file cannot be read or has no quantizers.
@@ -51,6 +53,7 @@ def from_calibrated(
         config=config,
         batching=batching,
         measured_latency=measured_latency,
+        strict_integers=strict_integers,
     )
 
 
@@ -63,6 +66,7 @@ def take_up(
     config: Config | None = None,
     batching: Batching | None = None,
     measured_latency: Path | None = None,
+    strict_integers: bool = False,
     make: MakeRunner = Runner,
 ) -> Prepared:
     """Take up a calibrated model in memory, as `from_calibrated` does with a file.
@@ -79,6 +83,7 @@ def take_up(
       config: Types to give it instead of its own.
       batching: Bounds the samples of a program run.
       measured_latency: The user's per-node times (CSV or JSON).
+      strict_integers: Sums and biases are kept within the target's integers.
       make: Gives the runner; one that exists if it fits.
 
     Raises:
@@ -104,8 +109,14 @@ def take_up(
         method=model.metadata.get(METHOD, UNKNOWN_METHOD),
         batching=batching,
         measured_latency=measured_latency,
+        strict_integers=strict_integers,
         identity=files.digest(
-            "from_calibrated", __version__, ir.to_bytes(model), samples.digest, target.digest
+            "from_calibrated",
+            __version__,
+            ir.to_bytes(model),
+            samples.digest,
+            target.digest,
+            *(("strict integers",) if strict_integers else ()),
         ),
         make=make,
     )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jptq.engine import layouts, table_quantizer
+from jptq.engine import TableQuantizer, layouts
 from jptq.quant.assign import Table, uniform
 from tests.agreements.figures import Figure, angle, relative_l2
 from tests.agreements.network import Arrays, Network, observed, ours, run
@@ -127,7 +127,7 @@ def _forced(network: Network) -> Callable[..., dict[str, tuple[Array, Array]]]:
         given: Mapping[str, Array],
     ) -> dict[str, tuple[Array, Array]]:
         found: dict[str, tuple[Array, Array]] = {}
-        own = table_quantizer(plan, settings)
+        own = TableQuantizer(plan, settings)
 
         def quantizer(index: int, x: Array, axis: int | None) -> Array:
             calibration = plan.calibrations[index]

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from scipy.special import erfc
 
-from jptq.engine import table_quantizer
+from jptq.engine import TableQuantizer
 from jptq.quant.assign import Table, uniform
 from jptq.sensitivity import Rows, exact, naive, rows_of
 from tests.agreements.figures import ORACLES, Figure
@@ -256,7 +256,7 @@ def _squared_error(network: Network) -> Callable[..., tuple[Array, dict[int, Arr
         share: Mapping[str, float],
     ) -> tuple[Array, dict[int, Array]]:
         seen: dict[int, Array] = {}
-        own = table_quantizer(plan, settings)
+        own = TableQuantizer(plan, settings)
 
         def quantizer(index: int, x: Array, axis: int | None) -> Array:
             seen[index] = x

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jptq.engine import lower, table_quantizer
+from jptq.engine import TableQuantizer, lower
 from jptq.engine.program import Program
 from jptq.quant.assign import Table, table
 from jptq.results import SensitivityTable
@@ -35,7 +35,7 @@ class Double:
         """Run with every tensor moved by its share of its quantization error: the definition."""
         plan = self.program.plan
         assert plan is not None
-        on_grid = table_quantizer(plan, self.settings)
+        on_grid = TableQuantizer(plan, self.settings)
 
         def quantizer(index: int, x: jax.Array, axis: int | None) -> jax.Array:
             return x + gates[index] * (on_grid(index, x, axis) - x)
@@ -47,7 +47,7 @@ class Double:
         """Run with the gates in the table, weights quantized on the way."""
         plan = self.program.plan
         assert plan is not None
-        quantizer = table_quantizer(plan, dataclasses.replace(self.settings, gate=gates))
+        quantizer = TableQuantizer(plan, dataclasses.replace(self.settings, gate=gates))
         packed = self.program.prepare(self.weights, quantizer)
         return self.program.run(packed, quantizer, self.feeds)
 
@@ -56,7 +56,7 @@ class Double:
         plan = self.program.plan
         assert plan is not None
         plain = self.program.prepare(self.weights, None)
-        full = self.program.prepare(self.weights, table_quantizer(plan, self.settings))
+        full = self.program.prepare(self.weights, TableQuantizer(plan, self.settings))
         keys = [k for k, slot in self.program.slots.items() if slot.calibration is not None]
         return Gates(self.program, 1).outputs(
             gates[None],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from jptq.numerics.qtypes import FLOAT32, QTYPES
 from jptq.targets import load_target, marches
 from jptq.targets.facts import FACTS
 from jptq.targets.folder import configs
+from jptq.targets.integers import WIDTHS
 from jptq.targets.operands import TYPES
 
 
@@ -167,3 +169,29 @@ def test_a_missing_fact_is_refused(tmp_path: Path) -> None:
 def test_a_target_may_name_every_type_of_a_quantizer_but_the_hosts() -> None:
     # The two subpackages do not see each other.
     assert [*TYPES, FLOAT32.name] == list(QTYPES)
+
+
+@pytest.mark.parametrize("march", ["nash-e", "nash-m", "nash-p"])
+def test_every_width_of_a_sum_has_a_source(march: str) -> None:
+    integers = load_target(march).integers
+    assert tuple(integers.facts()) == WIDTHS
+    assert all(fact.source.startswith(("doc: ", "assumed: ")) for fact in integers.facts().values())
+    assert integers.beyond_source.startswith(("doc: ", "assumed: "))
+    assert [fact.value for fact in integers.sums] == sorted(f.value for f in integers.sums)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("bias_bits = { value = 32", "bias_bits = { value = 32.5", "no number of bits"),
+        ('"saturates"', '"explodes"', "explodes"),
+        ("int16_bits = {", "int24_bits = {", "int24_bits"),
+        ("beyond = {", "# beyond = {", "'beyond' is missing"),
+    ],
+)
+def test_a_damaged_width_is_refused_with_its_place(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        load_target("nash-x", edited(tmp_path, old, new))
+    assert "integers" in str(caught.value)

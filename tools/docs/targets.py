@@ -9,7 +9,12 @@ from jptq.targets.facts import marches
 def table() -> str:
     """Return a Markdown table: a row per number, a column per target, then the sources."""
     names = marches()
-    constants = {name: load_target(name).constants() for name in names}
+    targets = {name: load_target(name) for name in names}
+    constants = {
+        name: target.constants()
+        | {n: (fact.value, fact.source) for n, fact in target.integers.facts().items()}
+        for name, target in targets.items()
+    }
     lines = [["number", *names, "source"], ["---"] * (len(names) + 2)]
     for fact in constants[names[0]]:
         values = [constants[name][fact] for name in names]
