@@ -134,7 +134,8 @@ def placed(
                 hint="give the float model",
             )
         return ir.fix_inputs(with_sound_quantizers(given), shapes)
-    graph = ir.optimize(ir.fix_values(given, input_values or {}), input_shapes=shapes)
+    fixed = ir.fix_values(given, input_values or {})
+    graph = ir.optimize(fixed, input_shapes=shapes, float32=True)
     graph = compensate(
         graph,
         compensations(config, graph, target),

@@ -133,7 +133,7 @@ def _optimized(flags: FlagValues) -> Model:
     model = _given(flags)
     if any(node.is_calibration for node in model.nodes):
         return without_quantizers(model)
-    return ir.optimize(model, input_shapes=_shapes(flags, model))
+    return ir.optimize(model, input_shapes=_shapes(flags, model), float32=True)
 
 
 def _given(flags: FlagValues) -> Model:
@@ -149,7 +149,9 @@ def _shapes(flags: FlagValues, model: Model) -> dict[str, tuple[int, ...]]:
 
     shapes = inputs.shapes(flags.input_shape)
     if flags.calibration_data is not None:
-        samples = samples_of(model, Path(flags.model), flags.calibration_data, shapes, 1)
+        samples = samples_of(
+            model, Path(flags.model), flags.calibration_data, shapes, 1, float32=True
+        )
         shapes = {name: value.shape for name, value in samples[0].items()} | shapes
     for tensor in model.inputs:
         batch, *lengths = tensor.shape or (1, None)

@@ -40,13 +40,13 @@ def read_array(path: Path, expected: Expected) -> np.ndarray:
         mapped.close()
         raise DataError("not an .npy file", where=str(path), why="it is an archive: call it .npz")
     check_layout(mapped.shape, mapped.dtype, expected, where=str(path))
-    array = np.array(mapped, order="C")
+    array = expected.taken(np.array(mapped, order="C"))
     check_values(array, where=str(path))
     return array
 
 
 def _read_bytes(path: Path, expected: Expected) -> np.ndarray:
-    size = expected.size_bytes
+    size = expected.size
     if size is None:
         raise DataError(
             f"bare bytes for input {expected.name!r}, whose shape is not fixed",
@@ -55,13 +55,16 @@ def _read_bytes(path: Path, expected: Expected) -> np.ndarray:
         )
     with readable(path):
         found = path.stat().st_size
-        if found != size:
+        dtype = next((one for one in expected.dtypes if found == size * one.itemsize), None)
+        if dtype is None:
+            wanted = " or ".join(str(size * one.itemsize) for one in expected.dtypes)
             raise DataError(
-                f"{found} bytes where {size} are needed",
+                f"{found} bytes where {wanted} are needed",
                 where=str(path),
-                why=f"input {expected.name!r} is {expected.dtype} of shape {expected.shape}",
+                why=f"input {expected.name!r} is {' or '.join(map(str, expected.dtypes))} of shape "
+                f"{expected.shape}",
             )
-        array = np.fromfile(path, expected.dtype)
+        array = expected.taken(np.fromfile(path, dtype))
     shape = tuple(length for length in expected.shape if isinstance(length, int))
     array = array.reshape(shape)
     check_values(array, where=str(path))
@@ -122,6 +125,7 @@ def _unpacked(
         )
     with packed.open(entry) as stream:
         array = np.asarray(np.lib.format.read_array(stream, allow_pickle=False), order="C")
+    array = expected.taken(array)
     check_values(array, where=where)
     return array
 

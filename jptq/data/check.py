@@ -18,19 +18,46 @@ class Expected:
       name: Of the input.
       dtype: Its element type.
       shape: A length per axis; a name or None where any length will do.
+      before: Type that the input had before the network was converted, if it was: arrays of it are
+        taken too.
     """
 
     name: str
     dtype: np.dtype
     shape: tuple[int | str | None, ...]
+    before: np.dtype | None = None
+
+    @property
+    def size(self) -> int | None:
+        """The elements of one sample, None if a length is open."""
+        lengths = [length for length in self.shape if isinstance(length, int)]
+        return None if len(lengths) < len(self.shape) else math.prod(lengths)
 
     @property
     def size_bytes(self) -> int | None:
-        """Return the size of one sample, None if a length is open."""
-        lengths = [length for length in self.shape if isinstance(length, int)]
-        if len(lengths) < len(self.shape):
+        """The largest size of one sample, None if a length is open."""
+        if self.size is None:
             return None
-        return math.prod(lengths) * self.dtype.itemsize
+        return self.size * max(dtype.itemsize for dtype in self.dtypes)
+
+    @property
+    def dtypes(self) -> tuple[np.dtype, ...]:
+        """Types of arrays that are taken, the usual one first."""
+        return (self.dtype,) if self.before is None else (self.before, self.dtype)
+
+    def stored(self, dtype: np.dtype) -> np.dtype:
+        """Return what an array's type means: NumPy does not know bfloat16 and stores two bytes."""
+        raw = dtype.kind == "V" and dtype.names is None
+        if raw and self.before is not None and self.before.itemsize == dtype.itemsize:
+            return self.before
+        return dtype
+
+    def taken(self, array: np.ndarray) -> np.ndarray:
+        """Return an array of one of `dtypes` as the network takes it."""
+        stored = self.stored(array.dtype)
+        array = array if stored == array.dtype else array.view(stored)
+        with np.errstate(over="ignore"):  # infinite values are refused by name
+            return array if stored == self.dtype else array.astype(self.dtype)
 
 
 def check_layout(
@@ -41,9 +68,9 @@ def check_layout(
     Raises:
       DataError: It differs; the hint says how to convert.
     """
-    if dtype != expected.dtype:
+    if expected.stored(dtype) not in expected.dtypes:
         raise DataError(
-            f"input {expected.name!r} takes {expected.dtype}, not {dtype}",
+            f"input {expected.name!r} takes {' or '.join(map(str, expected.dtypes))}, not {dtype}",
             where=where,
             hint=f"save the array with .astype(np.{expected.dtype})",
         )

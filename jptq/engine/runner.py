@@ -21,6 +21,7 @@ from jptq.engine.memory import Batching
 from jptq.engine.program import Program
 from jptq.engine.quantizing import TableQuantizer
 from jptq.errors import ModelError, ShapeError
+from jptq.ir.float32 import taken
 from jptq.ir.model import Model
 from jptq.quant.assign import Table
 from jptq.quant.plan import Plan
@@ -298,7 +299,7 @@ class Runner:
         declared = {tensor.name: tensor.dtype for tensor in self.model.outputs}
 
         def forward(feeds: Feeds) -> dict[str, np.ndarray]:
-            arrays = checked(self.program, feeds)
+            arrays = checked(self.program, taken(self.model, feeds))
             counts = {
                 1 if arrays[n].shape == shapes[n] else arrays[n].shape[0] // shapes[n][0]
                 for n in self.program.inputs

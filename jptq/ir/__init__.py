@@ -5,6 +5,7 @@ from __future__ import annotations
 from jptq.ir.edit import extract, insert_on_tensors, prune, rename, replace_node, with_nodes
 from jptq.ir.expand import expand_units
 from jptq.ir.fixing import fix_inputs, fix_values, give_shapes
+from jptq.ir.float32 import in_float32, inputs_before, other_inputs, taken
 from jptq.ir.load import from_bytes, load
 from jptq.ir.model import CALIBRATION, HORIZON, Attribute, Model, Node, Tensor
 from jptq.ir.opset import raise_opset
@@ -29,15 +30,19 @@ __all__ = [
     "fix_values",
     "from_bytes",
     "give_shapes",
+    "in_float32",
+    "inputs_before",
     "insert_on_tensors",
     "load",
     "optimize",
+    "other_inputs",
     "prune",
     "raise_opset",
     "refuse_quantized",
     "rename",
     "replace_node",
     "save",
+    "taken",
     "to_bytes",
     "to_proto",
     "with_nodes",

@@ -11,13 +11,16 @@ import onnx_ir as ir
 from jptq.ir import edit, verify
 from jptq.ir.convert import freeze, thaw
 from jptq.ir.fixing import fix_inputs
+from jptq.ir.float32 import has_others, in_float32
 from jptq.ir.model import Model
 from jptq.ir.passes import PASSES, Pass
 
 _logger = logging.getLogger(__name__)
 
 
-def optimize(model: Model, *, input_shapes: Mapping[str, tuple[int, ...]]) -> Model:
+def optimize(
+    model: Model, *, input_shapes: Mapping[str, tuple[int, ...]], float32: bool = False
+) -> Model:
     """Fix the input shapes, fold what is constant and fuse what the target runs as one unit.
 
     Nodes keep their names; a unit has the name of its last node, a convolution that takes up a
@@ -26,6 +29,8 @@ def optimize(model: Model, *, input_shapes: Mapping[str, tuple[int, ...]]) -> Mo
     Args:
       model: A float network as loaded.
       input_shapes: By input name; inputs whose shape the file fixes may be left out.
+      float32: Other floating-point types become float32 (`jptq.ir.float32`), where folding leaves
+        some: what computes shapes stays as exact as it is.
 
     Returns:
       A network with the same outputs up to rounding.
@@ -38,12 +43,17 @@ def optimize(model: Model, *, input_shapes: Mapping[str, tuple[int, ...]]) -> Mo
     verify.check_nodes(model)
     fixed = fix_inputs(model, input_shapes)
     graph = thaw(fixed)
+    if float32 and has_others(fixed):
+        _settle(graph, PASSES[0])
+        graph = thaw(in_float32(freeze(graph)))
     for stage in PASSES:
         _settle(graph, stage)
     result = freeze(graph)
     # Where inference found no shape, what the file says is better than nothing.
     outputs = tuple(
-        found if found.shape is not None else declared
+        found
+        if found.shape is not None
+        else dataclasses.replace(declared, dtype=found.dtype or declared.dtype)
         for found, declared in zip(result.outputs, model.outputs, strict=True)
     )
     return edit.with_nodes(dataclasses.replace(result, outputs=outputs), result.nodes)

@@ -80,7 +80,7 @@ def _why_nothing(model: Model, floats: Collection[str]) -> tuple[str, str]:
     if not any(name in floats for node in model.nodes for name in node.outputs):
         return (
             "none of its tensors is float32",
-            "export it in float32; float16 and float64 networks are not quantized",
+            "there is nothing to quantize in a network of integers",
         )
     return "no operator in it is one that the target quantizes", "jptq latency shows its nodes"
 

@@ -44,10 +44,10 @@ def load_float(
     ir.refuse_quantized(model)
     given = dict(input_shapes or {})
     model = ir.give_shapes(ir.fix_values(model, input_values or {}), given)
-    samples = samples_of(model, path, data, given, limit)
+    samples = samples_of(model, path, data, given, limit, float32=True)
     first = samples[0]
     shapes = {name: given.get(name, value.shape) for name, value in first.items()}
-    return ir.optimize(model, input_shapes=shapes), samples
+    return ir.optimize(model, input_shapes=shapes, float32=True), samples
 
 
 def is_calibrated(model: Model) -> bool:
@@ -61,6 +61,8 @@ def samples_of(
     data: Path | str,
     given: Mapping[str, tuple[int, ...]],
     limit: int | None,
+    *,
+    float32: bool = False,
 ) -> Samples:
     """Find the samples of a model.
 
@@ -70,21 +72,27 @@ def samples_of(
       data: Folder of samples.
       given: Shapes of inputs that the file leaves open.
       limit: Use the first samples only.
+      float32: The model will be converted (`jptq.ir.float32`), and so are its samples.
 
     Raises:
       ModelError: An input has no type or rank.
       DataError: The samples do not fit the inputs.
     """
-    expected = expected_of(model, path, given)
+    expected = expected_of(model, path, given, float32=float32)
     samples: Samples = load_samples(data, expected)
     return samples if limit is None or limit >= len(samples) else First(samples, limit)
 
 
 def expected_of(
-    model: Model, path: Path, given: Mapping[str, tuple[int, ...]] | None = None
+    model: Model,
+    path: Path,
+    given: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    float32: bool = False,
 ) -> list[Expected]:
     """Return what the samples of a model must look like; arguments and errors as `samples_of`."""
     given = given or {}
+    before = ir.other_inputs(model) if float32 else ir.inputs_before(model)
     expected = []
     for tensor in model.inputs:
         if tensor.dtype is None or (tensor.shape is None and tensor.name not in given):
@@ -96,7 +104,8 @@ def expected_of(
         expected.append(
             Expected(
                 name=tensor.name,
-                dtype=tensor.dtype,
+                dtype=np.dtype(np.float32) if tensor.name in before else tensor.dtype,
+                before=before.get(tensor.name),
                 shape=given.get(tensor.name, tensor.shape or ()),
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from jptq.ir import float32
 from jptq.numerics.qtypes import DUAL_INT16, INT8
 from jptq.quant.assign import Assignment, finest, uniform
 from jptq.quant.config import EC, INT16_EC
@@ -146,6 +147,9 @@ def notes(
             f"All-INT8 keeps a least output cosine of {cosine:.5f} and fails the score: on this "
             "network the cosine hides the error that matters."
         )
+    converted = float32.note(prepared.floating)
+    if converted:
+        out.append(converted)
     assumed = sorted({name for node in prepared.latency.nodes for name in node.assumed})
     if assumed:
         out.append(
