@@ -96,7 +96,10 @@ def call(
     try:
         with importable(function.folder):
             return function.call(*arguments)
-    except JptqError:
+    except JptqError as refused:
+        line = _line(refused, function.folder)
+        if line not in refused.where:
+            refused.where = f"{line}, {refused.where}" if refused.where else line
         raise
     except (Exception, SystemExit) as raised:
         raise error(
@@ -109,13 +112,18 @@ def call(
 
 @contextlib.contextmanager
 def importable(folder: Path | None) -> Iterator[None]:
-    """Let a folder's modules be imported, those too that a function imports when it is called."""
+    """Let code of the user run as a program in a folder would.
+
+    Its modules can be imported, those too that a function imports when it is called. What it
+    prints goes to stderr: stdout is ours, and may be read by a program.
+    """
     if folder is None:
         yield
         return
     sys.path.insert(0, str(folder))
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     finally:
         with contextlib.suppress(ValueError):  # the user's code may have taken it out
             sys.path.remove(str(folder))
@@ -135,6 +143,16 @@ def own_traceback(error: BaseException, file: Path | None) -> str:
     else:  # without the notes that JAX adds about its own frames
         lines.append(f"{type(error).__name__}: {error}")
     return "".join(lines).rstrip()
+
+
+def _line(error: BaseException, folder: Path | None) -> str:
+    """Return the line of the user's file that led to an error of ours; nothing without a file."""
+    own = (
+        f"{Path(frame.filename).name}:{frame.lineno}"
+        for frame in reversed(traceback.extract_tb(error.__traceback__))
+        if folder is not None and Path(frame.filename).resolve().is_relative_to(folder)
+    )
+    return next(own, "")
 
 
 def _with_imports(file: Path) -> list[Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jptq import user_code
-from jptq.errors import ConfigError
+from jptq.errors import ConfigError, DataError
 from jptq.user_code import UserFunction
 
 
@@ -69,3 +69,23 @@ def test_a_name_that_is_no_function_is_told_with_how_to_write_one(folder: Path) 
     with pytest.raises(ConfigError, match="no function 'absent'") as caught:
         loaded(f"{folder / 'mine.py'}:absent")
     assert caught.value.hint == "def run()"
+
+
+def test_what_the_users_code_prints_goes_to_stderr(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stdout may be JSON that another program reads."""
+    (tmp_path / "mine.py").write_text("print('imported')\ndef run():\n    print('called')\n")
+    found = loaded(tmp_path / "mine.py")
+    user_code.call(found, noun="function", error=ConfigError)
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "imported\ncalled\n")
+
+
+def test_an_error_of_ours_names_the_line_of_the_users_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from jptq.errors import DataError\ndef run():\n    raise DataError('no', where='there')\n"
+    )
+    with pytest.raises(DataError) as caught:
+        user_code.call(loaded(tmp_path / "mine.py"), noun="function", error=ConfigError)
+    assert caught.value.where == "mine.py:3, there"

@@ -354,7 +354,7 @@ def _show_samples(found: SensitiveSamples, save_dir: str | None) -> None:
     import numpy as np
 
     from jptq import files
-    from jptq.data.samples import folder_name
+    from jptq.data.layout import folder_name
 
     for position in range(len(found)):
         for name, array in found[position].items():

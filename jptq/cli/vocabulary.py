@@ -33,8 +33,8 @@ VOCABULARY: dict[str, Flag] = {
     # --- what goes in
     "model": Flag(help="The network, an ONNX file.", shown="FILE"),
     "calibration_data": Flag(
-        help="Folder of samples: <input>/*.npy, or the files directly if there is one input, or "
-        "an .npz per sample; or a folder per input, in their order: A;B.",
+        help="Folder of samples: <input>/*.npy, or b<batch>_<input>.npy, or the files directly if "
+        "there is one input, or an .npz per sample; or a folder per input, in their order: A;B.",
         shown="FOLDER",
     ),
     "input_shape": Flag(

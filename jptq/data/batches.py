@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from jptq.data.samples import SampleSet
+from jptq.errors import DataError
 
 
 def batches(
@@ -25,6 +26,9 @@ def batches(
 
     Yields:
       ``{input: [S, *shape]}`` and how many of the S samples are real.
+
+    Raises:
+      DataError: Samples differ in shape or dtype.
     """
     count = len(samples)
     size = -(-count // -(-count // size)) if count else 1
@@ -32,4 +36,18 @@ def batches(
         group = [samples[i] for i in range(start, min(start + size, count))]
         full = group + [group[-1]] * (size - len(group))
         names = group[0] if inputs is None else inputs
-        yield {name: np.stack([sample[name] for sample in full]) for name in names}, len(group)
+        joined = {name: _joined(name, [sample[name] for sample in full], start) for name in names}
+        yield joined, len(group)
+
+
+def _joined(name: str, arrays: Sequence[np.ndarray], start: int) -> np.ndarray:
+    """Return the arrays of an input side by side; `start` is the first one's number."""
+    first = arrays[0]
+    for number, array in enumerate(arrays, start):
+        if array.shape != first.shape or array.dtype != first.dtype:
+            raise DataError(
+                f"input {name!r} is {array.dtype} of shape {array.shape}",
+                where=f"sample {number}",
+                why=f"sample {start} is {first.dtype} of shape {first.shape}: one program runs all",
+            )
+    return np.stack(arrays)

@@ -20,18 +20,38 @@ class Expected:
       shape: A length per axis; a name or None where any length will do.
       before: Type that the input had before the network was converted, if it was: arrays of it are
         taken too.
+      because: Why a length is what it is, where the network itself leaves it open.
     """
 
     name: str
     dtype: np.dtype
     shape: tuple[int | str | None, ...]
     before: np.dtype | None = None
+    because: str = ""
 
     @property
     def size(self) -> int | None:
         """The elements of one sample, None if a length is open."""
         lengths = [length for length in self.shape if isinstance(length, int)]
         return None if len(lengths) < len(self.shape) else math.prod(lengths)
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether any length will do on an axis."""
+        return not all(isinstance(length, int) for length in self.shape)
+
+    def closed(self, array: np.ndarray, where: str) -> Expected:
+        """Return what all samples look like if one of them is an array; it fits the input.
+
+        Args:
+          array: Of the first sample.
+          where: Its file.
+        """
+        if not self.is_open:
+            return self
+        because = f"the network leaves {_title(self.shape)} open, and the first sample, {where}, "
+        because += f"is {_title(array.shape)}: one shape serves all"
+        return dataclasses.replace(self, shape=array.shape, because=because)
 
     @property
     def size_bytes(self) -> int | None:
@@ -80,10 +100,14 @@ def check_layout(
     )
     if not fits:
         without_batch = expected.shape[:1] == (1,) and len(shape) == len(expected.shape) - 1
+        hint = "the batch axis is missing: save array[np.newaxis]" if without_batch else ""
+        if expected.because and not hint:
+            hint = "resize or pad the samples to one shape"
         raise DataError(
             f"input {expected.name!r} takes shape {_title(expected.shape)}, not {_title(shape)}",
             where=where,
-            hint="the batch axis is missing: save array[np.newaxis]" if without_batch else "",
+            why=expected.because,
+            hint=hint,
         )
 
 

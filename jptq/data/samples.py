@@ -1,15 +1,16 @@
 """Calibration samples on disk or in memory, read one at a time (design 3).
 
 A folder holds one sub-folder per network input with a file per sample, or the files themselves
-for a network with one input, or an ``.npz`` per sample with an array per input. Files are taken
-in the order of their names; inputs pair by order. ``a;b`` names a folder per input, in their order.
+for a network with one input, or an ``.npz`` per sample with an array per input, or files called
+``b<batch>_<input>``. They are taken in the order of their names or batches; inputs pair by order.
+``a;b`` names a folder per input, in their order.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -17,16 +18,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from jptq import files
+from jptq.data import layout
 from jptq.data.arrays import read_archive, read_array, readable
 from jptq.data.check import Expected, check_values
 from jptq.errors import DataError
 
 Item = TypeVar("Item")
-
-ARRAYS = (".npy", ".bin", ".raw")
-"""Suffixes of files that hold one array; all but ``.npy`` are the bare bytes."""
-
-_FORBIDDEN = '/\\:*?"<>|'
 
 
 class SampleSet(Protocol):
@@ -48,45 +45,6 @@ class Samples(SampleSet, Protocol):
 
     def __getitem__(self, index: int, /) -> dict[str, np.ndarray]:
         """Return one sample, an array per network input."""
-
-
-def folder_name(input_name: str) -> str:
-    """Return the name of the folder of a network input.
-
-    Characters that a file system forbids become ``_``.
-
-    Raises:
-      DataError: No folder inside another one can have the name.
-    """
-    name = "".join("_" if character in _FORBIDDEN else character for character in input_name)
-    if name in ("", ".", "..") or "\0" in name:
-        raise DataError(
-            f"input {input_name!r} cannot have a folder of its own",
-            why="no file system has such a name",
-            hint="rename the input, or give an .npz file per sample",
-        )
-    return name
-
-
-def folder_names(inputs: Iterable[str]) -> dict[str, str]:
-    """Return ``{input: folder}``.
-
-    Raises:
-      DataError: An input can have no folder, or two have the same.
-    """
-    found: dict[str, str] = {}
-    for name in inputs:
-        own = folder_name(name)
-        for other, taken in found.items():
-            if taken == own:
-                raise DataError(
-                    f"inputs {other!r} and {name!r} have one folder, {own!r}",
-                    why="characters that a file system forbids become _",
-                    hint="give an .npz file per sample, or a folder per input, in their order: "
-                    "--calibration_data='one;other'",
-                )
-        found[name] = own
-    return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,6 +92,23 @@ class FolderSamples:
         names = [expected.name for expected in self.inputs]
         with readable("the samples"):
             return files.digest(*names, *(path for sample in self.paths for path in sample))
+
+    def closed(self) -> FolderSamples:
+        """Return the samples with all lengths that the network leaves open those of the first.
+
+        Raises:
+          DataError: The first one cannot be read, or does not fit the inputs.
+        """
+        if not self.paths or not any(expected.is_open for expected in self.inputs):
+            return self
+        sample, paths = self[0], self.paths[0]
+        if len(paths) < len(self.inputs):  # an archive
+            paths *= len(self.inputs)
+        inputs = tuple(
+            expected.closed(sample[expected.name], str(path))
+            for expected, path in zip(self.inputs, paths, strict=True)
+        )
+        return dataclasses.replace(self, inputs=inputs)
 
     def first(self, count: int | None) -> FolderSamples:
         """Return the first samples, all of them for None.
@@ -205,7 +180,7 @@ def load_samples(folder: Path | str, inputs: Sequence[Expected]) -> FolderSample
     folder = Path(folder)
     _refuse_inputs(inputs)
     with readable(folder):
-        return _found(folder, inputs)
+        return FolderSamples(inputs=tuple(inputs), paths=layout.found(folder, inputs))
 
 
 def _refuse_inputs(inputs: Sequence[Expected]) -> None:
@@ -224,22 +199,6 @@ def _refuse_inputs(inputs: Sequence[Expected]) -> None:
             )
 
 
-def _found(folder: Path, inputs: Sequence[Expected]) -> FolderSamples:
-    if not folder.is_dir():
-        parts = [Path(part.strip()) for part in str(folder).split(";") if part.strip()]
-        if len(parts) > 1:
-            return _paired(inputs, _one_each(parts, inputs), where=str(folder))
-        raise DataError("the calibration data is not a folder", where=str(folder))
-    archives = _listed(folder, (".npz",))
-    if archives:
-        return FolderSamples(inputs=tuple(inputs), paths=tuple((path,) for path in archives))
-    if len(inputs) == 1 and (direct := _listed(folder, ARRAYS)):
-        return FolderSamples(inputs=tuple(inputs), paths=tuple((path,) for path in direct))
-    names = folder_names(one.name for one in inputs)
-    columns = [_column(folder, folder / names[one.name], one) for one in inputs]
-    return _paired(inputs, columns, where=str(folder))
-
-
 def write_samples(folder: Path, samples: Samples) -> None:
     """Write samples as the vendor's compile tool dumps them: ``<input>/<number>.npy``.
 
@@ -250,83 +209,12 @@ def write_samples(folder: Path, samples: Samples) -> None:
     digits = max(2, len(str(len(samples) - 1)))
     for index in range(len(samples)):
         sample = samples[index]
-        names = folder_names(sample)
+        names = layout.folder_names(sample)
         for name, array in sample.items():
             content = io.BytesIO()
             np.save(content, array, allow_pickle=False)
             path = folder / names[name] / f"{index:0{digits}d}.npy"
             files.write_bytes(path, content.getvalue())
-
-
-def _one_each(folders: Sequence[Path], inputs: Sequence[Expected]) -> list[list[Path]]:
-    """Return the files of folders that are named input by input."""
-    if len(folders) != len(inputs):
-        raise DataError(
-            f"{len(folders)} folders of calibration data for {len(inputs)} inputs",
-            where=";".join(map(str, folders)),
-            why="inputs: " + ", ".join(expected.name for expected in inputs),
-        )
-    columns = []
-    for folder, expected in zip(folders, inputs, strict=True):
-        if not folder.is_dir():
-            raise DataError("the calibration data is not a folder", where=str(folder))
-        columns.append(_listed(folder, ARRAYS))
-        if not columns[-1]:
-            raise _no_samples(folder, expected)
-    return columns
-
-
-def _paired(
-    inputs: Sequence[Expected], columns: Sequence[Sequence[Path]], *, where: str
-) -> FolderSamples:
-    """Return samples from the files of each input."""
-    counts = {len(column) for column in columns}
-    if len(counts) > 1:
-        raise DataError(
-            "the inputs have different numbers of samples",
-            where=where,
-            why=", ".join(
-                f"{expected.name}: {len(column)}"
-                for expected, column in zip(inputs, columns, strict=True)
-            ),
-        )
-    return FolderSamples(inputs=tuple(inputs), paths=tuple(zip(*columns, strict=True)))
-
-
-def _column(folder: Path, own: Path, expected: Expected) -> list[Path]:
-    """Return the files of one input, from its own folder."""
-    if not own.is_dir():
-        present = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        if not present and not _listed(folder, ARRAYS):
-            raise _no_samples(folder, expected)
-        raise DataError(
-            f"there is no folder for input {expected.name!r}",
-            where=str(own),
-            why="folders here: " + (", ".join(present) or "none"),
-        )
-    found = _listed(own, ARRAYS)
-    if not found:
-        raise _no_samples(own, expected)
-    return found
-
-
-def _no_samples(folder: Path, expected: Expected) -> DataError:
-    others = sorted({path.suffix or path.name for path in folder.iterdir() if path.is_file()})
-    return DataError(
-        f"there are no samples of input {expected.name!r}",
-        where=str(folder),
-        why="the files here are " + ", ".join(others) if others else "the folder is empty",
-        hint="a sample is an array as the network takes it, saved as "
-        + ", ".join((*ARRAYS, ".npz")),
-    )
-
-
-def _listed(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix in suffixes and not path.name.startswith(".") and path.is_file()
-    )
 
 
 def _first(items: tuple[Item, ...], count: int | None) -> tuple[Item, ...]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jptq import __version__, files, ir
-from jptq.data.samples import folder_names
+from jptq.data.check import check_layout, check_values
+from jptq.data.layout import folder_names
 from jptq.errors import ConfigError, DataError, UnknownNameError
 from jptq.hmct.echo import echo, enabled
 from jptq.hmct.executor import ORTExecutor
@@ -29,6 +30,7 @@ from jptq.report import distance_table
 from jptq.report.vendor_tables import node_table
 from jptq.targets import marches
 from jptq.tuning import Prepared, prepare
+from jptq.tuning.source import expected_of
 
 if TYPE_CHECKING:
     import onnx
@@ -322,13 +324,20 @@ def _write_samples(model: Model, data: Arrays | None, folder: Path) -> None:
             )
         data = {model.input_names[0]: data}
     names = folder_names(data)
+    expected = {one.name: one for one in expected_of(model, Path("the model"), float32=True)}
     for name, arrays in data.items():
         if name not in model.input_names:
             raise UnknownNameError("input", name, model.input_names, where="cali_data")
-        own = folder / names[name]
+        own, one = folder / names[name], expected[name]
         own.mkdir(parents=True)
-        for index, array in enumerate(arrays):
-            np.save(own / f"{index:06}.npy", np.asarray(array))
+        for index, given in enumerate(arrays):
+            # The files are ours: what is wrong with a sample is said of what was given.
+            array, where = np.asarray(given), f"cali_data[{name!r}][{index}]"
+            check_layout(array.shape, array.dtype, one, where=where)
+            array = one.taken(array)
+            check_values(array, where=where)
+            one = one.closed(array, where)
+            np.save(own / f"{index:06}.npy", array)
     folder.mkdir(exist_ok=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jptq.ir.edit import extract, insert_on_tensors, prune, rename, replace_node, with_nodes
 from jptq.ir.expand import expand_units
-from jptq.ir.fixing import fix_inputs, fix_values, give_shapes
+from jptq.ir.fixing import fix_inputs, fix_values, give_shapes, shape_flag
 from jptq.ir.float32 import in_float32, inputs_before, other_inputs, taken
 from jptq.ir.load import from_bytes, load
 from jptq.ir.model import CALIBRATION, HORIZON, Attribute, Model, Node, Tensor
@@ -42,6 +42,7 @@ __all__ = [
     "rename",
     "replace_node",
     "save",
+    "shape_flag",
     "taken",
     "to_bytes",
     "to_proto",

@@ -89,8 +89,24 @@ def _refuse_open(tensor: Tensor) -> None:
             f"the shape of input {tensor.name!r} is not known",
             where=f"input {tensor.name!r}",
             why=f"the file declares it {_shown(declared)}",
-            hint=f"--input_shape={tensor.name}:1x3x224x224, or samples that have it",
+            hint=f"{shape_flag(tensor.name, declared)}, or samples that have it",
         )
+
+
+def shape_flag(name: str, declared: tuple[Dimension, ...] | None) -> str:
+    """Return a flag that fixes an input's shape, for hints: of its rank, with the lengths it has.
+
+    >>> shape_flag("x", ("batch", 3, "h", "w")), shape_flag("ids", (1, "length"))
+    ('--input_shape=x:1x3x224x224', '--input_shape=ids:1x128')
+    """
+    image = (1, 3, 224, 224)
+    rank = len(image if declared is None else declared)
+    usual = image if rank == len(image) else (1, *[128] * (rank - 1))[:rank]
+    lengths = [
+        known if isinstance(known, int) else length
+        for known, length in zip(declared or [None] * rank, usual, strict=True)
+    ]
+    return f"--input_shape={name}:{'x'.join(map(str, lengths))}"
 
 
 def _given(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -64,7 +64,7 @@ def samples_of(
     *,
     float32: bool = False,
 ) -> Samples:
-    """Find the samples of a model.
+    """Find the samples of a model; all have the shapes of the first one.
 
     Args:
       model: Its inputs have types; shapes may be open.
@@ -79,7 +79,7 @@ def samples_of(
       DataError: The samples do not fit the inputs.
     """
     expected = expected_of(model, path, given, float32=float32)
-    samples: Samples = load_samples(data, expected)
+    samples: Samples = load_samples(data, expected).closed()
     return samples if limit is None or limit >= len(samples) else First(samples, limit)
 
 
@@ -99,7 +99,7 @@ def expected_of(
             raise ModelError(
                 f"input {tensor.name!r} has no {'type' if tensor.dtype is None else 'shape'}",
                 where=str(path),
-                hint=f"--input_shape={tensor.name}:1x3x224x224",
+                hint="" if tensor.dtype is None else ir.shape_flag(tensor.name, tensor.shape),
             )
         expected.append(
             Expected(

@@ -40,6 +40,16 @@ def test_a_wrong_shape_names_the_file_and_both_shapes(jptq: Jptq, files: Files) 
     refused(jptq, files, "002.npy", "1x2x6x6", "1x2x6x7")
 
 
+def test_one_sample_of_another_size_is_named_where_the_network_leaves_the_size_open(
+    jptq: Jptq, files: Files
+) -> None:
+    g = Graph()
+    g.output(g.conv(g.input("x", ("n", 2, "height", "width")), 2, 4, name="stem"))
+    onnx.save(g.proto(), files.model)
+    files.sample(2, np.zeros((1, 2, 6, 8), np.float32))
+    refused(jptq, files, "002.npy", "1x2x6x6, not 1x2x6x8", "nx2xheightxwidth open", "000.npy")
+
+
 def test_a_wrong_dtype_says_how_to_convert(jptq: Jptq, files: Files) -> None:
     files.sample(0, np.zeros((1, 2, 6, 6), np.float64))
     refused(jptq, files, "float64", "astype")

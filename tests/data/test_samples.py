@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jptq.data import Expected, MemorySamples, batches, load_samples
-from jptq.data.samples import folder_name, write_samples
+from jptq.data.layout import folder_name
+from jptq.data.samples import write_samples
 from jptq.errors import DataError
 
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
@@ -268,6 +269,18 @@ def test_batches_get_an_axis_of_their_own_and_are_filled_up() -> None:
     (whole,) = batches(samples, 99)
     assert whole[0]["image"].shape == (5, 1, 2, 3)
     assert list(batches(samples.first(0), 2)) == []
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [(np.zeros((1, 2, 4), np.float32), r"\(1, 2, 4\)"), (np.zeros((1, 2, 3)), "is float64")],
+)
+def test_samples_that_differ_cannot_be_put_side_by_side(odd: np.ndarray, said: str) -> None:
+    feeds = [{"image": image(i)} for i in range(5)] + [{"image": odd}]
+    with pytest.raises(DataError, match=said) as caught:
+        list(batches(feeds, 3))
+    assert caught.value.where == "sample 5"
+    assert "sample 3 is float32 of shape (1, 2, 3)" in caught.value.why
 
 
 def test_a_folder_of_pictures_says_what_a_sample_is(tmp_path: Path) -> None:

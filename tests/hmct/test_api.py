@@ -271,6 +271,13 @@ def test_a_build_script_runs_with_the_vendors_names(
 def test_samples_of_another_shape_are_refused() -> None:
     with pytest.raises((DataError, ShapeError), match="takes shape 1x2x4x4"):
         build_model(tiny(), cali_data=[np.zeros((2, 4, 4), np.float32)], save_model=False)
+    two = [np.zeros((n, 2, 4, 4), np.float32) for n in (1, 2)]
+    with pytest.raises(DataError, match="takes shape 1x2x4x4, not 2x2x4x4") as caught:
+        build_model(tiny("n"), cali_data=two, save_model=False)
+    assert caught.value.where == "cali_data['x'][1]"
+    with pytest.raises(DataError, match="NaN") as caught:
+        build_model(tiny(), cali_data=[two[0] * np.nan], save_model=False)
+    assert caught.value.where == "cali_data['x'][0]"
 
 
 @pytest.mark.slow
