@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jptq.engine import Batching, Runner
+from jptq.engine import Batching, Runner, TableQuantizer, lower
+from jptq.engine.program import Program
 from jptq.ir import Model
-from jptq.quant.assign import uniform
+from jptq.quant.assign import Table, table, uniform
 from jptq.quant.calibrated import plan_of, with_thresholds
 from jptq.quant.plan import Plan
 from jptq.results.sensitivity import SensitivityTable
 from jptq.sensitivity import Rows, exact, naive, rows_of
+from jptq.sensitivity.gates import Gates, error_direction
 from tests.agreements import max_thresholds
 from tests.graphs import Graph, feeds_for
 from tests.quant.networks import TARGET, placed
@@ -84,3 +88,69 @@ def smooth() -> Graph:
         g.add("Sigmoid", g.conv(stem, 4, 1, 1, name="map"), name="probability"),
     )
     return g
+
+
+@dataclasses.dataclass(frozen=True)
+class Double:
+    """A network in float64 as a function of its gates; built and used under ``enable_x64``."""
+
+    program: Program
+    weights: Mapping[str, jax.Array]
+    settings: Table
+    feeds: Mapping[str, jax.Array]
+
+    def blended(self, gates: jax.Array) -> dict[str, jax.Array]:
+        """Run with every tensor moved by its share of its quantization error: the definition."""
+        plan = self.program.plan
+        assert plan is not None
+        on_grid = TableQuantizer(plan, self.settings)
+
+        def quantizer(index: int, x: jax.Array, axis: int | None) -> jax.Array:
+            return x + gates[index] * (on_grid(index, x, axis) - x)
+
+        packed = self.program.prepare(self.weights, quantizer)
+        return self.program.run(packed, quantizer, self.feeds)
+
+    def by_table(self, gates: jax.Array) -> dict[str, jax.Array]:
+        """Run with the gates in the table, weights quantized on the way."""
+        plan = self.program.plan
+        assert plan is not None
+        quantizer = TableQuantizer(plan, dataclasses.replace(self.settings, gate=gates))
+        packed = self.program.prepare(self.weights, quantizer)
+        return self.program.run(packed, quantizer, self.feeds)
+
+    def by_directions(self, gates: jax.Array) -> dict[str, jax.Array]:
+        """Run the network of `Gates`, as probes do."""
+        plan = self.program.plan
+        assert plan is not None
+        plain = self.program.prepare(self.weights, None)
+        full = self.program.prepare(self.weights, TableQuantizer(plan, self.settings))
+        keys = [k for k, slot in self.program.slots.items() if slot.calibration is not None]
+        return Gates(self.program, 1).outputs(
+            gates[None],
+            plain,
+            [{key: full[key] - plain[key] for key in keys}],
+            error_direction(self.program, [self.settings]),
+            self.feeds,
+        )
+
+
+def in_double(c: Case, sample: int = 0) -> Double:
+    """Return the network and one sample in float64; call it under ``enable_x64``."""
+
+    def wide(array: np.ndarray) -> np.ndarray:
+        return array.astype(np.float64) if array.dtype == np.float32 else array
+
+    model = dataclasses.replace(
+        c.model, initializers={n: wide(a) for n, a in c.model.initializers.items()}
+    )
+    feeds = {name: wide(array) for name, array in c.samples[sample].items()}
+    program = lower(model, feeds, plan=c.plan)
+    return Double(
+        program=program,
+        weights={name: jnp.asarray(array) for name, array in program.weights.items()},
+        settings=jax.tree.map(
+            lambda a: jnp.asarray(wide(np.asarray(a))), table(c.plan, c.thresholds, c.int8)
+        ),
+        feeds={name: jnp.asarray(array) for name, array in feeds.items()},
+    )

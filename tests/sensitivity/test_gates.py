@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,81 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jptq.engine import TableQuantizer, lower
-from jptq.engine.program import Program
-from jptq.quant.assign import Table, table
+from jptq.quant.assign import table
 from jptq.results import SensitivityTable
 from jptq.sensitivity import probe, readings
 from jptq.sensitivity.gates import Gates, error_direction, quantization_errors
 from tests.graphs import Graph
 from tests.quant.networks import attention, branches
-from tests.sensitivity.networks import Case, case, smooth
+from tests.sensitivity.networks import Case, case, in_double, smooth
 
 STEP = 1e-5
-
-
-@dataclasses.dataclass(frozen=True)
-class Double:
-    """A network in float64 as a function of its gates; built and used under ``enable_x64``."""
-
-    program: Program
-    weights: Mapping[str, jax.Array]
-    settings: Table
-    feeds: Mapping[str, jax.Array]
-
-    def blended(self, gates: jax.Array) -> dict[str, jax.Array]:
-        """Run with every tensor moved by its share of its quantization error: the definition."""
-        plan = self.program.plan
-        assert plan is not None
-        on_grid = TableQuantizer(plan, self.settings)
-
-        def quantizer(index: int, x: jax.Array, axis: int | None) -> jax.Array:
-            return x + gates[index] * (on_grid(index, x, axis) - x)
-
-        packed = self.program.prepare(self.weights, quantizer)
-        return self.program.run(packed, quantizer, self.feeds)
-
-    def by_table(self, gates: jax.Array) -> dict[str, jax.Array]:
-        """Run with the gates in the table, weights quantized on the way."""
-        plan = self.program.plan
-        assert plan is not None
-        quantizer = TableQuantizer(plan, dataclasses.replace(self.settings, gate=gates))
-        packed = self.program.prepare(self.weights, quantizer)
-        return self.program.run(packed, quantizer, self.feeds)
-
-    def by_directions(self, gates: jax.Array) -> dict[str, jax.Array]:
-        """Run the network of `Gates`, as probes do."""
-        plan = self.program.plan
-        assert plan is not None
-        plain = self.program.prepare(self.weights, None)
-        full = self.program.prepare(self.weights, TableQuantizer(plan, self.settings))
-        keys = [k for k, slot in self.program.slots.items() if slot.calibration is not None]
-        return Gates(self.program, 1).outputs(
-            gates[None],
-            plain,
-            [{key: full[key] - plain[key] for key in keys}],
-            error_direction(self.program, [self.settings]),
-            self.feeds,
-        )
-
-
-def in_double(c: Case) -> Double:
-    def wide(array: np.ndarray) -> np.ndarray:
-        return array.astype(np.float64) if array.dtype == np.float32 else array
-
-    model = dataclasses.replace(
-        c.model, initializers={n: wide(a) for n, a in c.model.initializers.items()}
-    )
-    feeds = {name: wide(array) for name, array in c.samples[0].items()}
-    program = lower(model, feeds, plan=c.plan)
-    return Double(
-        program=program,
-        weights={name: jnp.asarray(array) for name, array in program.weights.items()},
-        settings=jax.tree.map(
-            lambda a: jnp.asarray(wide(np.asarray(a))), table(c.plan, c.thresholds, c.int8)
-        ),
-        feeds={name: jnp.asarray(array) for name, array in feeds.items()},
-    )
 
 
 @pytest.mark.slow
