@@ -17,7 +17,7 @@ LOCK := constraints.txt
 CODE := jptq tools tests configs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint format types imports docs bench picture lock dist clean
+.PHONY: help setup demo test quick lowest newest lint format types imports docs bench picture lock dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -51,6 +51,19 @@ test: lint types imports smoke ## everything that has to hold before a change la
 
 quick: setup ## the fast tests only
 	$(RUN) -m pytest -n $(JOBS) -m "not slow and not models and not gpu"
+
+# The oldest packages that pyproject.toml admits, and the newest of today: an environment of its own.
+lowest: RESOLUTION := lowest-direct
+newest: RESOLUTION := highest
+lowest: ## the demo and the fast tests with the oldest packages that are admitted
+newest: ## the same with the newest packages, whatever the lock file says
+lowest newest: setup
+	rm -rf build/$@
+	$(VENV)/bin/uv venv --quiet --no-project --python $(PYTHON) build/$@
+	$(VENV)/bin/uv pip install --quiet --python build/$@/bin/python \
+	  --resolution $(RESOLUTION) -e '.[test]'
+	build/$@/bin/jptq demo --out=build/$@/tuned
+	build/$@/bin/python -m pytest -n $(JOBS) -m "not slow and not models and not gpu"
 
 lint: setup ## style
 	$(RUN) -m ruff check $(CODE)
