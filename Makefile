@@ -47,7 +47,7 @@ demo: $(VENV)/user ## tune the small network that is part of the project
 # --- checks ------------------------------------------------------------------------------------
 
 test: lint types imports smoke ## everything that has to hold before a change lands
-	$(RUN) -m pytest -n $(JOBS) -m "not models and not gpu"
+	$(RUN) -m pytest -n $(JOBS) --durations=20 -m "not models and not gpu"
 
 quick: setup ## the fast tests only
 	$(RUN) -m pytest -n $(JOBS) -m "not slow and not models and not gpu"

@@ -1,4 +1,4 @@
-"""Settings for all tests: strict dtype promotion, a private compilation cache, shared fixtures."""
+"""Settings for all tests: strict dtype promotion, one compilation cache, shared fixtures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from pathlib import Path
 import jax
 import pytest
 
+from jptq.engine.cache import cache_folder, enable_compilation_cache
+
+# Compiled programs are kept beside a user's, for all workers and the next run: two thirds of the
+# time of the suite is XLA's. Commands that a test starts find the folder as a user's would.
+os.environ.setdefault("JPTQ_CACHE", str(cache_folder().with_name("compiled-by-tests")))
+enable_compilation_cache()
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 

@@ -51,7 +51,6 @@ def ran(test: doctest.DocTest) -> int:
 def test_the_examples_of_a_page_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("JPTQ_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     text = page.read_text(encoding="utf-8")
     # Fences are not part of the expected output.

@@ -72,11 +72,10 @@ def files(tmp_path: Path) -> Files:
 def jptq(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Ended]:
-    """Return the program; it runs in an empty folder, its compiled programs stay private."""
+    """Return the program; it runs in an empty folder."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("JPTQ_CACHE", str(tmp_path / "cache"))
 
     def run(*arguments: str) -> Ended:
         capsys.readouterr()

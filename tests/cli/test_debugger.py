@@ -60,9 +60,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def program(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Program:
-    """Return the programs, run in the folder; their compiled programs are shared by the tests."""
+    """Return the programs, run in the folder."""
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("JPTQ_CACHE", str(folder / "cache"))
 
     def run(line: str) -> Ended:
         capsys.readouterr()

@@ -47,7 +47,6 @@ def program(
 ) -> Program:
     """Return the program, run in the folder."""
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("JPTQ_CACHE", str(folder / "cache"))
 
     def run_program(*arguments: str) -> Ended:
         capsys.readouterr()

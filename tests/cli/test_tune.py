@@ -198,7 +198,6 @@ class Running:
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
-    monkeypatch.setenv("JPTQ_CACHE", str(tmp_path / "cache"))
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     undisturbed = Running(files, whole, stop_at=0)
     expected = undisturbed.ended()
