@@ -65,7 +65,10 @@ def run(flags: FlagValues) -> int:
             journal=tuning.Journal(sweep.work(out), reuse=flags.resume),
             progress=shown,
         )
-    content = {**problem.to_json(), "head": None if head is None else head.to_json()}
+    runs = [problem.int8, problem.int16, *(step.evaluation for step in problem.steps)]
+    notes = tuning.doubts(problem.floating, [one for one in runs if one is not None])
+    head_json = None if head is None else head.to_json()
+    content = {**problem.to_json(), "head": head_json, "notes": list(notes)}
     if out is not None:
         files.write_json(out / "diagnosis.json", content)
         if head is not None:
@@ -74,6 +77,8 @@ def run(flags: FlagValues) -> int:
         output.print_json(content)
     else:
         _print(problem, head, prepared)
+        for note in notes:
+            output.print_paragraph(note)
     return sweep.NOT_MET if head is not None and not head.met else 0
 
 

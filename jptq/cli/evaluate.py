@@ -45,7 +45,12 @@ def run(flags: FlagValues) -> int:
         found = measurer("model", prepared.configured)
         shown("evaluate", 2, 2)
         ranges = tuning.integer_ranges(prepared, progress=shown)
-    content = {**_json(floating, found), "integer_ranges": ranges.to_json()}
+    notes = (*tuning.doubts(floating, [found]), *ranges.notes)
+    content = {
+        **_json(floating, found),
+        "integer_ranges": ranges.to_json(),
+        "notes": list(notes),
+    }
     if out is not None:
         from jptq import files
 
@@ -59,7 +64,7 @@ def run(flags: FlagValues) -> int:
         f"Types: {', '.join(types)}; {100 * found.macs_int16:.1f} % of the MACs in INT16; "
         f"{found.time_us:,.1f} µs on {prepared.target.march} ({found.time_is})."
     )
-    for note in ranges.notes:
+    for note in notes:
         output.print_paragraph(note)
     return 0
 

@@ -70,8 +70,9 @@ def run(flags: FlagValues) -> int:
         )
     if out is not None:
         sweep.write(found, prepared, out)
+    notes = tuning.doubts(found.floating, [row.evaluation for row in found.rows])
     if flags.json:
-        output.print_json(found.to_json())
+        output.print_json({**found.to_json(), "notes": list(notes)})
         return 0 if found.chosen is not None else NOT_MET
     from jptq.report.sweep_text import sweep_table
 
@@ -81,6 +82,8 @@ def run(flags: FlagValues) -> int:
     else:
         output.print_paragraph("The first row that meets the goal:")
     output.print_json(dict(found.quant_config))
+    for note in notes:
+        output.print_paragraph(note)
     return 0 if found.chosen is not None else NOT_MET
 
 

@@ -73,6 +73,8 @@ class Evaluation:
       raised: Nodes that differ from all-INT8.
       predicted_error: Mean squared error as the sum of what each group causes alone; None where
         the search looks at errors of another kind.
+      noise: Of each score of the float model: relative difference of two scorings; empty for
+        all others.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Evaluation:
     macs_int16: float = 0.0
     raised: int = 0
     predicted_error: float | None = None
+    noise: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def worst_share(self) -> float | None:

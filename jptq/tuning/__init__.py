@@ -1,5 +1,6 @@
 """The main job: a goal, a search that believes only measurements, and files for the vendor."""
 
+from jptq.tuning.doubts import doubts
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.journal import Journal
 from jptq.tuning.loop import tune_network, tune_prepared
@@ -20,6 +21,7 @@ __all__ = [
     "Options",
     "Prepared",
     "WhatIf",
+    "doubts",
     "integer_ranges",
     "load_float",
     "prepare",

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from jptq.quant.assign import Assignment
 from jptq.results import Evaluation, SensitivityTable
 from jptq.tuning.advice import failing
 from jptq.tuning.evaluator import Forward
 from jptq.tuning.goal import Judge
-from jptq.tuning.journal import Journal
 from jptq.tuning.measure import Measurer, shares_of
 from jptq.tuning.ranking import rank
 
@@ -79,33 +76,17 @@ def culprits(
         return names if failed else ()
     exact = prepared.runner.forward(None)
     rough = prepared.runner.forward(prepared.table(assignment))
+    floats = measurer.float_scores
+    held = json.dumps(sorted(assignment.items()))
     found = []
     for name in names:
 
-        def mixed(feeds: Mapping[str, np.ndarray], name: str = name) -> dict[str, np.ndarray]:
-            return {**exact(feeds), name: rough(feeds)[name]}
+        def mixed(name: str = name) -> Forward:
+            return lambda feeds: {**exact(feeds), name: rough(feeds)[name]}
 
-        scores = _mixed_scores(measurer, assignment, name, mixed)
-        shares = shares_of(scores, measurer.float_scores)
+        measurer.check_time()
+        scores = measurer.scores.of(prepared.digest, name, held, forward=mixed)
+        shares = shares_of(scores, floats)
         if min(shares[task] for task in failed) < bound:
             found.append(name)
     return tuple(found) or names
-
-
-def _mixed_scores(
-    measurer: Measurer, assignment: Assignment, output: str, mixed: Forward
-) -> dict[str, float]:
-    """Return the scores with one output quantized, from the journal if they are there."""
-    evaluator = measurer.evaluator
-    assert evaluator is not None
-    journal = measurer.journal if evaluator.digest else Journal(None)
-    measurer.check_time()
-    measurer.evaluator_calls += 1
-    held = json.dumps(sorted(assignment.items()))
-    key = (measurer.prepared.digest, evaluator.digest, output, held)
-    stored = journal.load("output-scores", *key)
-    if stored is not None:
-        return {str(name): float(value) for name, value in stored.items()}
-    scores = evaluator(mixed)
-    journal.save("output-scores", *key, content=scores)
-    return scores

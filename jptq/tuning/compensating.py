@@ -30,7 +30,6 @@ class Corners:
       dual: All-INT16 with second operands as ``dual-int16``, if that was run.
       ceiling: Every quantizer INT16, a simulation.
       left: Weights and features that all-INT16 leaves INT8.
-      evaluator_calls: What it took.
     """
 
     int8: Evaluation
@@ -38,7 +37,6 @@ class Corners:
     dual: Evaluation | None = None
     ceiling: Evaluation
     left: tuple[int, int]
-    evaluator_calls: int
 
     @property
     def steps(self) -> tuple[Evaluation, ...]:
@@ -113,7 +111,7 @@ def compensated(
             measurer.check_time()
             progress(f"build with ec on {len(chosen)} operands", 0, 0)
             other = options.allowed(again(prepared.config.compensating(chosen)))
-            inside = Measurer(other, measurer.evaluator, measurer.journal)
+            inside = measurer.on(other)
             if judge.meets(inside("all-INT16 with ec", other.all(INT16.name))):
                 before = Corners(
                     int8=int8,
@@ -121,7 +119,6 @@ def compensated(
                     dual=dual,
                     ceiling=ceiling,
                     left=left_int8(prepared),
-                    evaluator_calls=measurer.evaluator_calls,
                 )
                 return Compensated(measurer=inside, operands=chosen, before=before)
             chosen = _more(chosen, found.ranked)

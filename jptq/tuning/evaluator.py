@@ -66,10 +66,18 @@ class Evaluator:
         """Return the scores by name.
 
         Raises:
-          EvaluatorError: It raised, or returned something other than finite numbers.
+          EvaluatorError: It raised, returned something other than finite numbers, or never ran
+            the model.
         """
         self.calls += 1
-        found = user_code.call(self._function, forward, noun="evaluator", error=EvaluatorError)
+        runs = 0
+
+        def counted(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            nonlocal runs
+            runs += 1
+            return forward(feeds)
+
+        found = user_code.call(self._function, counted, noun="evaluator", error=EvaluatorError)
         scores = dict(found) if isinstance(found, Mapping) else {"score": found}
         if not scores:
             raise EvaluatorError("the evaluator returned no score", where=self.where)
@@ -87,4 +95,11 @@ class Evaluator:
                     why="it cannot be compared with the float model's score",
                     hint="return a finite number, 0 for a failed case",
                 )
+        if not runs:
+            raise EvaluatorError(
+                "the evaluator returned a score without running the model",
+                where=self.where,
+                why="such a score is the same for every configuration, or chance",
+                hint="call the function that it is given: outputs = forward({input: batch})",
+            )
         return {str(name): float(value) for name, value in scores.items()}

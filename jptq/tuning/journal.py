@@ -1,15 +1,13 @@
 """What long work has found so far: a killed run goes on, a second run reuses.
 
-One small file per finding, written atomically, named by a digest of everything it depends on. Any
-of them can be deleted at any time.
+One small file per finding, written atomically, named by a digest of everything it depends on, with
+a checksum of its content. Any of them can be deleted at any time.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,11 @@ from jptq import files
 from jptq.errors import StorageError
 
 _log = logging.getLogger(__name__)
+
+_DIGITS = 64
+"""Of a checksum, at the end of a file of arrays."""
+
+_CHANGED = "its content is not what was written, its checksum says"
 
 
 class Journal:
@@ -41,9 +44,13 @@ class Journal:
         if path is None or not self.reuse or not path.is_file():
             return None
         try:
-            content = files.read_json(path)
+            record = files.read_json(path)
         except StorageError as error:
             _log.warning("%s is ignored: %s", path, error.why)
+            return None
+        content = record.get("content") if isinstance(record, dict) else None
+        if not isinstance(record, dict) or record.get("sha256") != _of_json(content):
+            _log.warning("%s is ignored: %s", path, _CHANGED)
             return None
         self.reused += 1
         return content
@@ -52,7 +59,7 @@ class Journal:
         """Keep a finding."""
         path = self._path(kind, key, "json")
         if path is not None:
-            files.write_json(path, content)
+            files.write_json(path, {"sha256": _of_json(content), "content": content})
 
     def load_arrays(self, kind: str, *key: str) -> dict[str, np.ndarray] | None:
         """Return arrays by name, or None if there are none that can be read."""
@@ -60,11 +67,16 @@ class Journal:
         if path is None or not self.reuse or not path.is_file():
             return None
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-                content = {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            written = path.read_bytes()
+        except OSError as error:
             _log.warning("%s is ignored: %s", path, error)
             return None
+        whole, checksum = written[:-_DIGITS], written[-_DIGITS:]
+        if checksum != files.digest(whole).encode():
+            _log.warning("%s is ignored: %s", path, _CHANGED)
+            return None
+        with np.load(io.BytesIO(whole), allow_pickle=False) as stored:
+            content = {name: stored[name] for name in stored.files}
         self.reused += 1
         return content
 
@@ -74,9 +86,14 @@ class Journal:
         if path is not None:
             buffer = io.BytesIO()
             np.savez(buffer, **arrays)  # type: ignore[arg-type]
-            files.write_bytes(path, buffer.getvalue())
+            whole = buffer.getvalue()
+            files.write_bytes(path, whole + files.digest(whole).encode())
 
     def _path(self, kind: str, key: tuple[str, ...], suffix: str) -> Path | None:
         if self.folder is None:
             return None
         return self.folder / f"{kind}-{files.digest(*key)[:24]}.{suffix}"
+
+
+def _of_json(content: Any) -> str:
+    return files.digest(files.json_text(content))

@@ -13,6 +13,7 @@ from jptq.results.problem import Head
 from jptq.tuning import blame, story
 from jptq.tuning.classify import of_steps
 from jptq.tuning.compensating import Again, Compensated, Corners, compensated, duals, left_int8
+from jptq.tuning.doubts import doubts
 from jptq.tuning.error_models import problems_of, rank_all
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.goal import ROUNDING, Judge
@@ -77,8 +78,7 @@ def tune_network(
     best, of = without, plain.prepared
     if judge.better(report.final, without.final):
         best, of = report, found.measurer.prepared
-    calls = plain.evaluator_calls + found.measurer.evaluator_calls
-    return dataclasses.replace(best, evaluator_calls=calls), of
+    return dataclasses.replace(best, evaluator_calls=plain.evaluator_calls), of
 
 
 def tune_prepared(
@@ -146,7 +146,6 @@ def _tuned(
             int16=second,
             ceiling=ceiling,
             left=left_int8(prepared),
-            evaluator_calls=0,
         )
     else:
         before = compensation.before
@@ -183,7 +182,7 @@ def _tuned(
         search=search,
         final=final,
         ranking=ranking,
-        calls=measurer.evaluator_calls + (0 if compensation is None else before.evaluator_calls),
+        calls=measurer.evaluator_calls,
         least_us=least_us,
         late=late,
         beyond=beyond,
@@ -311,6 +310,7 @@ def _report(
         evaluator_calls=calls,
         ranges=ranges,
         notes=(
+            *doubts(floating, steps),
             *(ranges.notes if ranges.found else ()),
             *story.notes(
                 prepared,

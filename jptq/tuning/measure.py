@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from jptq import files
 from jptq.engine import memory
 from jptq.errors import EvaluatorError
 from jptq.metrics import similarity
@@ -21,6 +20,7 @@ from jptq.results import Comparison, Evaluation, OutputError, Spread
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.journal import Journal
 from jptq.tuning.prepare import Prepared
+from jptq.tuning.scores import Scores
 
 _COLUMNS = ("cosine-similarity", "mae", "mse", "chebyshev", "sqnr")
 
@@ -36,38 +36,51 @@ class Measurer:
       prepared: The network.
       evaluator: The user's, or None.
       journal: Keeps results between runs.
+      scores: Those of a network with the same float model, to go on with; new ones if None.
 
     Attributes:
-      evaluator_calls: Scores asked for, those that the journal knew included: the same number
-        in a resumed run.
+      scores: The user's.
       deadline: `time.monotonic` value after which nothing new is run, or None.
     """
 
-    def __init__(self, prepared: Prepared, evaluator: Evaluator | None, journal: Journal) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        evaluator: Evaluator | None,
+        journal: Journal,
+        *,
+        scores: Scores | None = None,
+    ) -> None:
         self.prepared = prepared
         self.evaluator = evaluator
         self.journal = journal
-        self.evaluator_calls = 0
+        self.scores = scores or Scores(evaluator, journal, prepared.digest)
         self.deadline: float | None = None
         self._floats: list[dict[str, Array]] = []
-        self._float_scores: dict[str, float] | None = None
         self._known: dict[str, Evaluation] = {}
-        prepared_scores = evaluator.digest if evaluator is not None else "none"
-        self._identity = files.digest("measure", prepared.digest, prepared_scores)
+
+    @property
+    def evaluator_calls(self) -> int:
+        """Scores asked for, see `Scores.calls`."""
+        return self.scores.calls
+
+    def on(self, prepared: Prepared) -> Measurer:
+        """Return what measures another form of the network, whose float model is the same."""
+        return Measurer(prepared, self.evaluator, self.journal, scores=self.scores)
 
     @property
     def float_scores(self) -> Mapping[str, float]:
         """The user's scores of the float model."""
-        if self._float_scores is None:
-            self._float_scores = self._scores("float", None)
-        return self._float_scores
+        return self.scores.floating(lambda: self.prepared.runner.forward(None))
 
     def floating(self) -> Evaluation:
         """Return the float model's evaluation: every share is 1."""
+        scores = self.float_scores
         return Evaluation(
             name="float",
-            scores=dict(self.float_scores),
-            shares=dict.fromkeys(self.float_scores, 1.0),
+            scores=dict(scores),
+            shares=dict.fromkeys(scores, 1.0),
+            noise=dict(self.scores.noise),
         )
 
     def __call__(
@@ -96,29 +109,22 @@ class Measurer:
 
     def _measured(self, key: str, assignment: Assignment) -> Evaluation:
         floats = self.float_scores  # evaluators may count on the float model coming first
-        scores = self._scores(key, assignment)
+        prepared = self.prepared
+        scores = self.scores.of(
+            prepared.digest,
+            key,
+            forward=lambda: prepared.runner.forward(prepared.table(assignment)),
+        )
         found = self._comparison(key, assignment)
-        return evaluation(self.prepared, assignment, found, scores, floats)
-
-    def _scores(self, key: str, assignment: Assignment | None) -> dict[str, float]:
-        if self.evaluator is None:
-            return {}
-        self.evaluator_calls += 1
-        stored = self.journal.load("scores", self._identity, key) if self.evaluator.digest else None
-        if stored is not None:
-            return {str(n): float(v) for n, v in stored.items()}
-        table = None if assignment is None else self.prepared.table(assignment)
-        scores = self.evaluator(self.prepared.runner.forward(table))
-        if self.evaluator.digest:
-            self.journal.save("scores", self._identity, key, content=scores)
-        return scores
+        return evaluation(prepared, assignment, found, scores, floats)
 
     def _comparison(self, key: str, assignment: Assignment) -> Comparison:
-        stored = self.journal.load("comparison", self._identity, key)
+        stored = self.journal.load("comparison", self.prepared.digest, key)
         if stored is not None:
             return _comparison_from(stored)
         found = self.compare(assignment)
-        self.journal.save("comparison", self._identity, key, content=dataclasses.asdict(found))
+        content = dataclasses.asdict(found)
+        self.journal.save("comparison", self.prepared.digest, key, content=content)
         return found
 
     def compare(self, assignment: Assignment) -> Comparison:

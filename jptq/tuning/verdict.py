@@ -73,8 +73,8 @@ def verdict(ending: Ending) -> tuple[str, ...]:
     weights, features = ending.left
     misses = (
         f"All-INT16 does not meet {goal} ({ending.int16_quality:.4f}). What it leaves "
-        f"INT8: {_count(weights, 'weight')} and {_count(features, 'feature')} that the target keeps so. With every "
-        f"quantizer INT16, a simulation, it is {ending.ceiling_quality:.4f}."
+        f"INT8: {_count(weights, 'weight')} and {_count(features, 'feature')} that the target "
+        f"keeps so. With every quantizer INT16, a simulation, it is {ending.ceiling_quality:.4f}."
     )
     if ending.final and not ending.ec and not ending.duals:
         # A mix that keeps what all-INT16 does not: then INT16 is not what fails.
@@ -109,7 +109,8 @@ def _closing(ending: Ending) -> str:
             f"{_count(len(ending.ec), 'operand')}{over}: {_few(ending.ec)}."
         )
     if ending.final:
-        return f"dual-int16 on {_count(len(ending.duals), 'node')} closes the gap{over}: {_few(ending.duals)}."
+        nodes = _count(len(ending.duals), "node")
+        return f"dual-int16 on {nodes} closes the gap{over}: {_few(ending.duals)}."
     if ending.beyond_us is not None:
         return f"ec would close the gap, at {ending.beyond_us:.1f} us: more than the budget."
     if not ending.ceiling:

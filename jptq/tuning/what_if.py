@@ -26,8 +26,10 @@ from jptq.quant.plan import Plan
 from jptq.results import Comparison, Evaluation
 from jptq.tuning.changes import Change, Changer, Setting, Value
 from jptq.tuning.evaluator import Evaluator
+from jptq.tuning.journal import Journal
 from jptq.tuning.measure import comparable, comparison, evaluation
 from jptq.tuning.prepare import Prepared, Progress, quiet
+from jptq.tuning.scores import Scores
 
 SEGMENTS = 16
 
@@ -148,7 +150,7 @@ class WhatIf:
             lambda: Segmented(runner.program, segments, runner.compilations),
         )
         self._changer = Changer(prepared.calibrated, prepared.plan.unpinned, prepared.target.march)
-        self._float_scores: Mapping[str, float] = {}
+        self._scores = Scores(evaluator, Journal(None), prepared.digest)
         self._given = Setting(assignment=prepared.configured, thresholds=prepared.thresholds)
         self._accumulated: tuple[Setting, Evaluation] | None = None
         self._batches: list[_Batch] = []
@@ -210,12 +212,9 @@ class WhatIf:
         if not self._batches:
             self._start()
         found, rerun = self._run(wanted, keep=keep)
-        scores: Mapping[str, float] = {}
-        if self.evaluator is not None:
-            if not self._float_scores:
-                self._float_scores = self.evaluator(prepared.runner.forward(None))
-            scores = self.evaluator(prepared.runner.forward(wanted))
-        return evaluation(prepared, setting.assignment, found, scores, self._float_scores), rerun
+        floats = self._scores.floating(lambda: prepared.runner.forward(None))
+        scores = {} if self.evaluator is None else self.evaluator(prepared.runner.forward(wanted))
+        return evaluation(prepared, setting.assignment, found, scores, floats), rerun
 
     def _start(self) -> None:
         """Run the float model once and decide which states will be kept."""

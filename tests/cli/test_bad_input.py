@@ -134,6 +134,9 @@ def test_an_output_folder_that_is_a_file_is_refused_first(jptq: Jptq, files: Fil
     assert path.read_text() == "keep me"
 
 
+RUN = "import numpy as np; forward({'x': np.zeros((1, 2, 6, 6), np.float32)})"
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -142,6 +145,9 @@ def test_an_output_folder_that_is_a_file_is_refused_first(jptq: Jptq, files: Fil
         ("return 'good'", "not a number"),
         ("return {}", "no score"),
         ("return forward({'y': 0})", "'x'"),
+        ("return 1.0", "without running the model"),
+        (f"{RUN}; return 0.0", "the float model scores 0"),
+        (f"{RUN}; import random; return random.random()", "differently each time"),
     ],
 )
 def test_an_unusable_evaluator_is_shown(jptq: Jptq, files: Files, body: str, said: str) -> None:

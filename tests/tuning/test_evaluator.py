@@ -17,7 +17,7 @@ def forward(feeds: Any) -> dict[str, np.ndarray]:
 
 
 def scores(value: Any) -> dict[str, float]:
-    return Evaluator.of(lambda forward: value)(forward)
+    return Evaluator.of(lambda forward: (forward({}), value)[1])(forward)
 
 
 @pytest.fixture
@@ -63,6 +63,12 @@ def test_an_empty_dict_is_refused() -> None:
         scores({})
 
 
+def test_a_score_of_no_model_is_refused() -> None:
+    with pytest.raises(EvaluatorError, match="without running the model") as caught:
+        Evaluator.of(lambda forward: 1.0)(forward)
+    assert "forward(" in caught.value.hint
+
+
 def test_an_exception_shows_the_users_own_traceback(written: Callable[[str], Path]) -> None:
     path = written(
         "def helper(x):\n    return 1 / x\n\ndef evaluate(forward):\n    return helper(0)\n"
@@ -103,7 +109,8 @@ def test_a_file_is_loaded_with_its_folder_importable(tmp_path: Path) -> None:
     (tmp_path / "beside_the_evaluator.py").write_text("VALUE = 0.25\n")
     path = tmp_path / "mine.py"
     path.write_text(
-        "from beside_the_evaluator import VALUE\ndef other(forward):\n    return VALUE\n"
+        "from beside_the_evaluator import VALUE\n"
+        "def other(forward):\n    forward({})\n    return VALUE\n"
     )
     found = Evaluator.load(f"{path}:other")
     assert found(forward) == {"score": 0.25}

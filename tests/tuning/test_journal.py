@@ -85,3 +85,36 @@ def test_pickles_are_never_read(tmp_path: Path) -> None:
     with path.open("wb") as handle:
         np.savez(handle, a=np.array([{"not": "data"}], dtype=object))
     assert journal.load_arrays("thresholds", "key") is None
+
+
+@pytest.mark.parametrize("suffix", ["json", "npz"])
+def test_no_changed_byte_is_taken_for_a_finding(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path)
+    content = {"top1": 0.6875, "name": "x"}
+    arrays = {"t:/a/Conv": np.array([0.5, 2.0], np.float32), "method": np.asarray("max")}
+    if suffix == "json":
+        journal.save("scores", "key", content=content)
+    else:
+        journal.save_arrays("scores", "key", arrays=arrays)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for change in (1, 8):  # another digit, letter or bracket
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
+            if suffix == "json":
+                assert Journal(tmp_path).load("scores", "key") in (None, content)
+                continue
+            found = Journal(tmp_path).load_arrays("scores", "key")
+            if found is not None:
+                assert found.keys() == arrays.keys()
+                assert all(
+                    np.array_equal(found[n], a) and found[n].dtype == a.dtype
+                    for n, a in arrays.items()
+                )
+    path.write_bytes(whole.replace(b"0.6875", b"0.9875"))
+    if suffix == "json":
+        with caplog.at_level(logging.WARNING):
+            assert journal.load("scores", "key") is None
+        assert "checksum" in caplog.messages[-1]
