@@ -76,14 +76,30 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-      StorageError: The file is absent or not JSON.
+      StorageError: The file is absent or not JSON, or a key stands twice in one of its tables.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_table)
     except OSError as error:
         raise StorageError(f"cannot read {path}", why=error.strerror or str(error)) from error
+    except _TwiceError as error:
+        raise StorageError(f"{path}: a key stands twice in one table", why=str(error)) from error
     except ValueError as error:
         raise StorageError(f"{path} is not JSON", why=str(error)) from error
+
+
+class _TwiceError(ValueError):
+    """A key has two values."""
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a table; Python would keep the last of two entries without a word."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _TwiceError(key)
+        found[key] = value
+    return found
 
 
 def digest(*parts: bytes | str | Path) -> str:

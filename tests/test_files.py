@@ -132,3 +132,10 @@ def test_the_digest_of_a_path_is_that_of_its_content(tmp_path: Path) -> None:
     content = bytes(range(256)) * 10_000  # more than one chunk
     (tmp_path / "one").write_bytes(content)
     assert files.digest(tmp_path / "one") == files.digest(content)
+
+
+def test_a_key_twice_in_one_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": {"x": 1}, "b": [{"x": 1, "x": 1}]}')
+    with pytest.raises(StorageError, match="a key stands twice in one table") as caught:
+        files.read_json(tmp_path / "a.json")
+    assert caught.value.why == "x"

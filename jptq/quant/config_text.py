@@ -3,7 +3,8 @@
 Whatever the file is called, one reader takes the first three: comments (``#``, ``//``, ``/* */``)
 go, then the rest is JSON or else a Python literal (single quotes, trailing commas, ``True``,
 perhaps behind ``quant_config =``). Nothing is executed. Only files called ``.yaml`` or ``.yml``
-are YAML. A key that stands twice in one table gets a warning, the last one counts, as in Python.
+are YAML. A key that stands twice in one table is refused if it says two things, and named if it
+says one: a configuration in the vendor's own document has such a key.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import logging
 import re
 import warnings
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,7 @@ def parse(text: str, *, where: str, form: str = "literal") -> Any:
 
     Raises:
       StorageError: The text is not of the form.
+      ConfigError: A key stands twice in one table, with different values.
     """
     if form == "yaml":
         return _yaml(text, where=where)
@@ -111,9 +114,10 @@ def parse(text: str, *, where: str, form: str = "literal") -> Any:
         return _python(plain, where=where, json_error=error)
     if pairs.twice:
         try:
-            _warn_of_duplicates(_parsed(plain, where=where), where=where)
+            _name_duplicates(_parsed(plain, where=where), where=where)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            _logger.warning("%s: a key stands twice in one table; the last one counts", where)
+            # Without lines: Python cannot read it.
+            _name_repeated(((key, 0, value) for key, value in pairs.twice), where=where)
     return content
 
 
@@ -129,27 +133,47 @@ def strip_comments(text: str) -> str:
 
 
 class _Pairs:
-    """Builds tables from pairs and notes whether a key stands twice in one."""
+    """Builds tables from pairs and keeps those whose key stands twice in one."""
 
     def __init__(self) -> None:
-        self.twice = False
+        self.twice: list[tuple[str, Any]] = []
 
     def table(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         built = dict(pairs)
-        self.twice |= len(built) < len(pairs)
+        if len(built) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            self.twice += [(key, value) for key, value in pairs if counts[key] > 1]
         return built
 
 
-def _warn_repeated(keys: Iterable[tuple[Hashable, int]], *, where: str) -> None:
-    """Name each key of a table that stands in it more than once; `keys` are keys and lines."""
-    lines: dict[Hashable, list[int]] = {}
-    for key, line in keys:
-        lines.setdefault(key, []).append(line)
-    for key, found in lines.items():
-        if len(found) > 1:
-            times = "twice" if len(found) == 2 else f"{len(found)} times"
-            text = "%s, line %d: %r stands %s in one table; the last one counts"
-            _logger.warning(text, where, found[-1], key, times)
+def _name_repeated(found: Iterable[tuple[Hashable, int, Any]], *, where: str) -> None:
+    """Name each key of a table that stands in it more than once.
+
+    Args:
+      found: Keys, their lines (0: not known), and their values or what tells these apart.
+      where: The file.
+
+    Raises:
+      ConfigError: A key has different values.
+    """
+    entries: dict[Hashable, list[tuple[int, Any]]] = {}
+    for key, line, value in found:
+        entries.setdefault(key, []).append((line, value))
+    for key, same in entries.items():
+        if len(same) == 1:
+            continue
+        line, value = same[-1]
+        place = f"{where}, line {line}" if line else where
+        times = "twice" if len(same) == 2 else f"{len(same)} times"
+        if any(other != value for _, other in same):
+            lines = [str(line) for line, _ in same if line]
+            raise ConfigError(
+                f"{key!r} stands {times} in one table and says different things",
+                where=place,
+                why=f"lines {', '.join(lines)}" if lines else "",
+                hint="leave one of them",
+            )
+        _logger.warning("%s: %r stands %s in one table and says the same", place, key, times)
 
 
 def _text(path: Path) -> str:
@@ -195,7 +219,7 @@ def _python(text: str, *, where: str, json_error: Exception) -> Any:
         python_error: Exception = error
     else:
         if found is not None:
-            _warn_of_duplicates(tree, where=where)
+            _name_duplicates(tree, where=where)
             return value
         python_error = ValueError("there is no quant_config = {...} in it")
     said = _said(json_error), _said(python_error)
@@ -230,11 +254,15 @@ def _literal(statements: Iterable[ast.stmt]) -> ast.expr | None:
     return next(iter(assigned.values()), None)
 
 
-def _warn_of_duplicates(tree: ast.AST, *, where: str) -> None:
+def _name_duplicates(tree: ast.AST, *, where: str) -> None:
     for table in ast.walk(tree):
         if isinstance(table, ast.Dict):
-            keys = ((ast.literal_eval(key), key.lineno) for key in table.keys if key is not None)
-            _warn_repeated(keys, where=where)
+            found = (
+                (ast.literal_eval(key), key.lineno, ast.dump(value))
+                for key, value in zip(table.keys, table.values, strict=True)
+                if key is not None
+            )
+            _name_repeated(found, where=where)
 
 
 def _said(error: Exception) -> str:
@@ -257,7 +285,13 @@ def _said(error: Exception) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, for which ``ON`` and ``no`` are words and duplicate keys are seen."""
+    """The safe loader, for which ``ON`` and ``no`` are words and duplicate keys are seen.
+
+    Attributes:
+      text: The whole file.
+    """
+
+    text = ""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above it
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
@@ -265,11 +299,18 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Build a table; a key that stands twice is named."""
-        keys = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        found = ((key.value, key.start_mark.line + 1) for key in keys)
-        _warn_repeated(found, where=self.name)
+        """Build a table; a key that stands twice is named or refused."""
+        found = (
+            (key.value, key.start_mark.line + 1, self._written(value))
+            for key, value in node.value
+            if isinstance(key, yaml.ScalarNode)
+        )
+        _name_repeated(found, where=self.name)
         return super().construct_mapping(node, deep)
+
+    def _written(self, node: yaml.Node) -> str:
+        """Return a value as it stands in the file: what it means may be huge, by aliases."""
+        return self.text[node.start_mark.index : node.end_mark.index].strip()
 
 
 _Loader.add_implicit_resolver(
@@ -280,7 +321,7 @@ _Loader.add_implicit_resolver(
 def _yaml(text: str, *, where: str) -> Any:
     try:
         loader = _Loader(text)
-        loader.name = where
+        loader.name, loader.text = where, text
         content = loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark

@@ -22,7 +22,7 @@ CONFIG = """
 quant_config = {
     "model_config": {"all_node_type": "int16"},
     "node_config": {
-        "stem": {"qtype": "int8"},  # the later one counts
+        "stem": {"input1": "ec"},  # twice the same, as in the vendor's own
         "stem": {"input1": "ec"},
         "body": {"input1": "int16"},
     },

@@ -280,10 +280,9 @@ def test_a_list_in_the_named_file_is_refused(tmp_path: Path) -> None:
     assert caught.value.where.endswith("types.json")
 
 
-def test_a_key_that_stands_twice_is_said_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     text = "calibration_parameters:\n  calibration_type: kl\n  calibration_type: max\n"
-    assert read(tmp_path, text).activation == Activation(calibration_type=("max",))
-    (record,) = caplog.records
-    assert "line 3: 'calibration_type' stands twice" in record.getMessage()
+    with pytest.raises(ConfigError, match="'calibration_type' stands twice") as caught:
+        read(tmp_path, text)
+    assert caught.value.where == f"{tmp_path / 'lane.yaml'}, line 3"
+    assert caught.value.why == "lines 2, 3"

@@ -78,7 +78,7 @@ SECTIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "E3": "`node_config`: `qtype`, `input0`, `input1`",
             "E4": "`subgraph_config`",
             "E5": "JSON, JSON with comments, Python literal, YAML",
-            "E6": "a key that stands twice warns, the last one wins",
+            "E6": "a key that stands twice and says one thing warns; two things are refused",
             "E7": "nodes made by optimisation are addressable",
         },
     ),
