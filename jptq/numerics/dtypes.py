@@ -29,6 +29,10 @@ _TYPES: dict[int, type] = {
     20: ml_dtypes.float8_e5m2fnuz,
     21: ml_dtypes.uint4,
     22: ml_dtypes.int4,
+    23: ml_dtypes.float4_e2m1fn,
+    24: ml_dtypes.float8_e8m0fnu,
+    25: ml_dtypes.uint2,
+    26: ml_dtypes.int2,
 }
 
 

@@ -12,11 +12,13 @@ from jptq.ops import (  # noqa: F401
     convolution,
     deconvolution,
     deformable,
+    detection,
     elementwise,
     generator,
     horizon,
     indexing,
     joining,
+    linear_attention,
     logic,
     matmul,
     normalization,
@@ -28,6 +30,8 @@ from jptq.ops import (  # noqa: F401
     resize,
     sampling,
     shape,
+    signal,
+    training,
 )
 from jptq.ops.registry import Lowering, Op, find, lowering, op, registered
 from jptq.ops.traits import BIAS, Cost, Kind, Layout, Traits

@@ -8,16 +8,19 @@ of shifted products (``tools/bench lowerings``).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from jptq.ops import windows
 from jptq.ops.depthwise import sliding_product
+from jptq.ops.precision import widened
 from jptq.ops.registry import lowering, op
 from jptq.ops.traits import Cost, Ints, Traits
+from jptq.ops.words import choose
 
 MOST_TAPS = 64
 """Unrolled taps beyond this cost more compile time than they save in running."""
@@ -151,11 +154,11 @@ def shift_and_add(
       group: C.
 
     Returns:
-      ``[N, *spatial_out, C * multiplier]``.
+      ``[N, *spatial_out, C * multiplier]``; sums are at least float32.
     """
     multiplier = w.shape[-1] // group
     repeated = x if multiplier == 1 else jnp.repeat(x, multiplier, axis=-1)
-    return sliding_product(repeated, w, strides, dilations)
+    return sliding_product(widened(repeated), widened(w), strides, dilations).astype(x.dtype)
 
 
 def _is_depthwise(
@@ -258,3 +261,43 @@ def conv_dense(
         )
     ]
     return add_bias(parts[0] if group == 1 else jnp.concatenate(parts, axis=-1), b)
+
+
+_ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    "none": lambda y: y,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+}
+
+
+@op("CausalConvWithState", since=(27,), traits=Traits.float_only())
+def causal_conv_with_state(
+    input: Array,
+    weight: Array,
+    bias: Array | None = None,
+    past_state: Array | None = None,
+    *,
+    activation: str = "none",
+) -> tuple[Array, Array]:
+    """Convolve every channel by itself with the positions up to its own.
+
+    Args:
+      input: ``[N, C, T]``.
+      weight: ``[C, 1, K]``.
+      bias: ``[C]``.
+      past_state: The K - 1 positions before the first, ``[N, C, K - 1]``; zeros if absent.
+
+    Returns:
+      ``[N, C, T]``, and the last K - 1 positions as the next call needs them.
+
+    Source: ONNX operator specification, CausalConvWithState-27.
+    """
+    activate = choose(_ACTIVATIONS, activation, "activation")
+    before = weight.shape[2] - 1
+    past = jnp.zeros((*input.shape[:2], before), input.dtype) if past_state is None else past_state
+    padded = jnp.concatenate((past, input), axis=2)
+    features, kernel = jnp.swapaxes(padded, 1, 2), to_taps_channels(weight)
+    y = jnp.swapaxes(shift_and_add(features, kernel, (1,), (1,), input.shape[1]), 1, 2)
+    if bias is not None:
+        y = y + bias[:, None]
+    return activate(widened(y)).astype(input.dtype), padded[:, :, padded.shape[2] - before :]
