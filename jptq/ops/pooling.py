@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 from jax import Array, lax
 
-from jptq.ops import windows
+from jptq.ops import slopes, windows
 from jptq.ops.integers import to_index
 from jptq.ops.precision import widened
 from jptq.ops.registry import lowering, op
@@ -60,6 +60,19 @@ def _lowest(dtype: np.dtype) -> np.ndarray:
     return np.array(ml_dtypes.iinfo(dtype).min, dtype)
 
 
+def _cropped(x: Array, axes: range, pads: windows.Pads) -> tuple[Array, windows.Pads]:
+    """Return features without what negative pads cut off, and the pads that are left.
+
+    JAX has no gradient of a window maximum with negative pads.
+    """
+    if all(end >= 0 for pair in pads for end in pair):
+        return x, pads
+    negative = tuple((min(0, begin), min(0, end)) for begin, end in pads)
+    ends = [(*pair, 0) for pair in _embed_pads(negative, axes, x.ndim)]
+    left = tuple((max(0, begin), max(0, end)) for begin, end in pads)
+    return lax.pad(x, np.zeros((), x.dtype), ends), left
+
+
 def _max_over_windows(
     x: Array,
     axes: range,
@@ -73,6 +86,7 @@ def _max_over_windows(
     Dilated windows are maxima of shifted slices, axis by axis, because the gradient of XLA's
     window maximum does not know dilations.
     """
+    x, pads = _cropped(x, axes, pads)
     if max(dilations, default=1) == 1:
         return lax.reduce_window(
             x,
@@ -88,13 +102,28 @@ def _max_over_windows(
         axes, kernel, strides, dilations, outputs, strict=True
     ):
         slices = [
-            lax.slice_in_dim(
-                padded, tap * dilation, tap * dilation + (length - 1) * stride + 1, stride, axis
-            )
+            lax.slice_in_dim(padded, *_places(tap, dilation, length, stride), axis)
             for tap in range(taps)
         ]
         padded = functools.reduce(jnp.maximum, slices)
     return padded
+
+
+def _places(tap: int, dilation: int, length: int, stride: int) -> tuple[int, int, int]:
+    """Return start, stop and step of what one tap reads in ``length`` windows."""
+    if length == 0:
+        return 0, 0, 1
+    start = tap * dilation
+    return start, start + (length - 1) * stride + 1, stride
+
+
+def _padded(array: np.ndarray, ends: windows.Pads) -> np.ndarray:
+    """Pad with zeros; negative numbers crop."""
+    inside = tuple(
+        slice(max(0, -begin), length - max(0, -end))
+        for (begin, end), length in zip(ends, array.shape, strict=True)
+    )
+    return np.pad(array[inside], [(max(0, begin), max(0, end)) for begin, end in ends])
 
 
 def _max_indices(
@@ -114,13 +143,13 @@ def _max_indices(
     index = planes * math.prod(lengths) + order
     ends = _embed_pads(pads, axes, x.ndim)
     padded = lax.pad(x, _lowest(x.dtype), [(*end, 0) for end in ends])
-    padded_index = np.pad(index, ends)
-    inside = np.pad(np.ones(x.shape, bool), ends)
+    padded_index = _padded(index, ends)
+    inside = _padded(np.ones(x.shape, bool), ends)
     outputs = windows.output_lengths(lengths, kernel, strides, dilations, pads)
 
     def tap_slices(tap: Ints) -> tuple[slice, ...]:
         spatial = [
-            slice(t * d, t * d + (n - 1) * s + 1, s)
+            slice(*_places(t, d, n, s))
             for t, d, n, s in zip(tap, dilations, outputs, strides, strict=True)
         ]
         return slice(None), slice(None), *spatial
@@ -227,7 +256,7 @@ def _sum_over_windows(
     pads: windows.Pads,
 ) -> Array:
     """Return window sums, at least float32."""
-    wide = widened(x)
+    wide, pads = _cropped(widened(x), axes, pads)
     return lax.reduce_window(
         wide,
         np.zeros((), wide.dtype),
@@ -269,7 +298,7 @@ def _average(
     ones = (1,) * len(axes)
     lengths = _lengths(x, axes)
     strides, dilations = strides or ones, dilations or ones
-    explicit = windows.resolve_pads(auto_pad, pads, lengths, kernel_shape, strides, dilations)
+    explicit = windows.given_pads(auto_pad, pads, lengths, kernel_shape, strides, dilations)
     whole = windows.resolve_pads(
         auto_pad, pads, lengths, kernel_shape, strides, dilations, ceil_mode=bool(ceil_mode)
     )
@@ -379,9 +408,9 @@ def lp_pool(
         dilations,
         ceil_mode=bool(ceil_mode),
     )
-    powers = jnp.abs(widened(x)) ** p
+    powers = slopes.power(jnp.abs(widened(x)), p)
     sums = _sum_over_windows(powers, axes, kernel_shape, strides, dilations, resolved)
-    return (sums ** (1 / p)).astype(x.dtype)
+    return slopes.power(sums, 1 / p).astype(x.dtype)
 
 
 @op(
@@ -416,8 +445,9 @@ def global_max_pool_last(x: Array) -> Array:
 @op("GlobalLpPool", since=(1, 2, 22), traits=Traits.compute(features=(0,)), cost=_global_cost)
 def global_lp_pool(x: Array, *, p: float = 2) -> Array:
     """Take the p-norm over all positions: ``[N, C, *spatial]`` to ``[N, C, 1, ...]``."""
-    powers = jnp.abs(widened(x)) ** p
-    return (powers.sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p)).astype(x.dtype)
+    powers = slopes.power(jnp.abs(widened(x)), p)
+    sums = powers.sum(axis=tuple(range(2, x.ndim)), keepdims=True)
+    return slopes.power(sums, 1 / p).astype(x.dtype)
 
 
 @op("MaxUnpool", since=(9, 11, 22), static=("output_shape",), traits=Traits.float_only())

@@ -47,6 +47,37 @@ def extent(kernel: int, dilation: int) -> int:
     return (kernel - 1) * dilation + 1
 
 
+def given_pads(
+    auto_pad: str,
+    pads: Sequence[int] | None,
+    lengths: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+) -> Pads:
+    """Return the pads that the attributes ask for, without what `resolve_pads` adds.
+
+    Raises:
+      ShapeError: ``auto_pad`` is unknown, or ``pads`` has not two entries per axis.
+    """
+    rank = len(lengths)
+    if is_same_padded(auto_pad):
+        resolved = []
+        for length, taps, stride, dilation in zip(lengths, kernel, strides, dilations, strict=True):
+            outputs = -(-length // stride)
+            total = max(0, (outputs - 1) * stride + extent(taps, dilation) - length)
+            small, large = total // 2, total - total // 2
+            resolved.append((small, large) if auto_pad == "SAME_UPPER" else (large, small))
+        return tuple(resolved)
+    flat = tuple(pads) if pads and auto_pad != "VALID" else (0,) * (2 * rank)
+    if len(flat) != 2 * rank:
+        raise ShapeError(
+            f"pads has {len(flat)} entries",
+            why=f"{rank} spatial axes need {2 * rank}: all begins, then all ends",
+        )
+    return tuple(zip(flat[:rank], flat[rank:], strict=True))
+
+
 def resolve_pads(
     auto_pad: str,
     pads: Sequence[int] | None,
@@ -66,43 +97,48 @@ def resolve_pads(
       kernel: Taps per spatial axis.
       strides: Step per spatial axis.
       dilations: Distance between taps per spatial axis.
-      ceil_mode: Add end padding so that a last, partial window is counted.
+      ceil_mode: Add end padding so that a last, partial window is counted. With ``VALID`` too: the
+        text of MaxPool-22 gives ``ceil((length - span + 1) / stride)``, which is the number of
+        whole windows, but ONNX's shape inference and onnxruntime count the partial one. Files
+        carry shapes by inference, so it decides.
 
     Returns:
       ``(begin, end)`` per axis; windows over the padded length give the output length.
 
     Raises:
-      ShapeError: ``auto_pad`` is unknown, or ``pads`` has not two entries per axis.
+      ShapeError: ``auto_pad`` is unknown, ``pads`` has not two entries per axis, or a window is so
+        much longer than the padded input that there is no output length.
 
     Source: ONNX operator specification, Conv-22 and MaxPool-22.
     """
-    rank = len(lengths)
-    is_same = is_same_padded(auto_pad)
-    if auto_pad == "VALID":
-        resolved = [(0, 0)] * rank
-    elif is_same:
-        resolved = []
-        for length, taps, stride, dilation in zip(lengths, kernel, strides, dilations, strict=True):
-            outputs = -(-length // stride)
-            total = max(0, (outputs - 1) * stride + extent(taps, dilation) - length)
-            small, large = total // 2, total - total // 2
-            resolved.append((small, large) if auto_pad == "SAME_UPPER" else (large, small))
-    else:
-        flat = tuple(pads) if pads else (0,) * (2 * rank)
-        if len(flat) != 2 * rank:
-            raise ShapeError(
-                f"pads has {len(flat)} entries",
-                why=f"{rank} spatial axes need {2 * rank}: all begins, then all ends",
-            )
-        resolved = list(zip(flat[:rank], flat[rank:], strict=True))
-    if ceil_mode and auto_pad == "NOTSET":
-        resolved = [
-            (begin, end + _partial(length + begin + end, begin + length, *window))
-            for (begin, end), length, *window in zip(
-                resolved, lengths, kernel, strides, dilations, strict=True
-            )
-        ]
-    return tuple(resolved)
+    given = given_pads(auto_pad, pads, lengths, kernel, strides, dilations)
+    per_axis = list(zip(given, lengths, kernel, strides, dilations, strict=True))
+    for (begin, end), length, *window in per_axis:
+        _check_fits(length, length + begin + end, *window, ceil_mode=ceil_mode)
+    if not ceil_mode or is_same_padded(auto_pad):
+        return given
+    return tuple(
+        (begin, end + _partial(length + begin + end, begin + length, *window))
+        for (begin, end), length, *window in per_axis
+    )
+
+
+def _check_fits(
+    length: int, padded: int, taps: int, stride: int, dilation: int, *, ceil_mode: bool
+) -> None:
+    """Refuse a window that does not fit and leaves no agreed output length.
+
+    One stride too long gives an empty output. Beyond that the formula is negative; short of it
+    ONNX's text rounds down to none (with ``ceil_mode`` up to one) and its inference towards zero.
+    """
+    lacking = extent(taps, dilation) - padded
+    if lacking <= 0 or lacking == stride or (ceil_mode and lacking < 2 * stride):
+        return
+    raise ShapeError(
+        f"a window of {extent(taps, dilation)} positions over an axis of {length}",
+        why=f"with its pads the axis has {padded}: no window fits",
+        hint="feed a larger input, or make the pads or dilations fit",
+    )
 
 
 def _partial(padded: int, content: int, taps: int, stride: int, dilation: int) -> int:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jptq.errors import ShapeError
 from jptq.ops import Cost, pooling
-from tests.ops.agreement import check_against_onnxruntime, check_lowering, normal
+from tests.ops.agreement import check_against_onnxruntime, check_lowering, entry_of, normal
 
 WINDOWS: dict[str, dict[str, Any]] = {
     "strided": {"kernel_shape": [2, 2], "strides": [2, 2]},
@@ -21,7 +22,15 @@ WINDOWS: dict[str, dict[str, Any]] = {
         "pads": [1, 1, 1, 1],
         "ceil_mode": 1,
     },
+    "ceiled, valid": {
+        "kernel_shape": [3, 2],
+        "strides": [2, 2],
+        "auto_pad": "VALID",
+        "ceil_mode": 1,
+    },
     "dilated": {"kernel_shape": [2, 3], "dilations": [2, 1], "pads": [1, 1, 0, 1]},
+    "last window past the input": {"kernel_shape": [1, 1], "strides": [3, 3], "ceil_mode": 1},
+    "one stride too long": {"kernel_shape": [4, 2], "strides": [2, 1], "dilations": [3, 1]},
 }
 
 
@@ -56,7 +65,7 @@ def test_lp_pool_agrees_with_onnxruntime(case: str) -> None:
     check_against_onnxruntime("LpPool", [normal(2, 3, 8, 7)], attributes, opset=18, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", WINDOWS)
+@pytest.mark.parametrize("case", [case for case in WINDOWS if case != "one stride too long"])
 @pytest.mark.parametrize("name", ["MaxPool", "AveragePool"])
 def test_channels_last_pooling_equals_the_default(name: str, case: str) -> None:
     check_lowering(name, [normal(2, 3, 8, 7)], WINDOWS[case], opset=19, expected="channels last")
@@ -92,6 +101,14 @@ def test_windows_of_halves_are_summed_without_overflow(
 def test_no_window_starts_past_the_input(name: str) -> None:
     attributes = {"kernel_shape": [1], "strides": [4], "pads": [0, 0], "ceil_mode": 1}
     check_against_onnxruntime(name, [normal(1, 2, 4)], attributes, opset=19)
+
+
+@pytest.mark.parametrize("name", ["MaxPool", "AveragePool", "LpPool"])
+@pytest.mark.parametrize("dilation", [7, 20])
+def test_a_window_that_has_no_agreed_output_length_is_refused(name: str, dilation: int) -> None:
+    entry = entry_of(name, 22)
+    with pytest.raises(ShapeError, match="over an axis of 7"):
+        entry.function(jnp.zeros((1, 1, 7)), kernel_shape=(2,), strides=(3,), dilations=(dilation,))
 
 
 def test_the_gradient_of_a_maximum_goes_to_its_place() -> None:
