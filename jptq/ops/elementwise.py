@@ -1,6 +1,7 @@
 """Arithmetic and mathematical functions, element by element with NumPy's broadcasting.
 
-Source of every function here: ONNX operator specification, the version last in ``since``.
+Source of every function here: ONNX operator specification, the version last in ``since``. What
+counts as a derivative where there is no finite one: `jptq.ops.slopes`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jptq.ops import slopes
 from jptq.ops.registry import op
 from jptq.ops.traits import Traits
 
@@ -37,13 +39,15 @@ def div(a: Array, b: Array) -> Array:
     """Divide ``a`` by ``b``; integers are truncated towards zero, as in C."""
     if jnp.issubdtype(a.dtype, jnp.integer):
         return lax.div(*jnp.broadcast_arrays(a, b))
-    return jnp.divide(a, b)
+    return slopes.divide(a, b)
 
 
 @op("Pow", since=(7, 12, 13, 15), traits=Traits.elementwise())
 def power(x: Array, y: Array) -> Array:
     """Raise ``x`` to the power ``y``; the two may differ in dtype, the result has that of ``x``."""
-    if jnp.issubdtype(y.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.floating):
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return slopes.power(x, y.astype(x.dtype))
+    if jnp.issubdtype(y.dtype, jnp.floating):
         return jnp.power(x.astype(y.dtype), y).astype(x.dtype)
     return jnp.power(x, y.astype(x.dtype))
 
@@ -105,25 +109,25 @@ def sign(input: Array) -> Array:
 @op("Reciprocal", since=(6, 13), traits=Traits.elementwise())
 def reciprocal(x: Array) -> Array:
     """Return ``1 / x``."""
-    return jnp.reciprocal(x)
+    return slopes.reciprocal(x)
 
 
 @op("Sqrt", since=(6, 13), traits=Traits.elementwise())
 def sqrt(x: Array) -> Array:
     """Square root; NaN below zero."""
-    return jnp.sqrt(x)
+    return slopes.sqrt(x)
 
 
 @op("Exp", since=(6, 13), traits=Traits.elementwise())
 def exp(input: Array) -> Array:
     """Exponential."""
-    return jnp.exp(input)
+    return slopes.exp(input)
 
 
 @op("Log", since=(6, 13), traits=Traits.elementwise())
 def log(input: Array) -> Array:
     """Natural logarithm."""
-    return jnp.log(input)
+    return slopes.log(input)
 
 
 @op("Erf", since=(9, 13), traits=Traits.elementwise(bounds=(-1.0, 1.0)))
@@ -165,19 +169,19 @@ def cos(input: Array) -> Array:
 @op("Tan", since=(7, 22), traits=Traits.elementwise())
 def tan(input: Array) -> Array:
     """Tangent of an angle in radians."""
-    return jnp.tan(input)
+    return slopes.tan(input)
 
 
 @op("Asin", since=(7, 22), traits=Traits.elementwise())
 def asin(input: Array) -> Array:
     """Inverse sine, in radians."""
-    return jnp.arcsin(input)
+    return slopes.arcsin(input)
 
 
 @op("Acos", since=(7, 22), traits=Traits.elementwise())
 def acos(input: Array) -> Array:
     """Inverse cosine, in radians."""
-    return jnp.arccos(input)
+    return slopes.arccos(input)
 
 
 @op("Atan", since=(7, 22), traits=Traits.elementwise())
@@ -189,13 +193,13 @@ def atan(input: Array) -> Array:
 @op("Sinh", since=(9, 22), traits=Traits.elementwise())
 def sinh(input: Array) -> Array:
     """Hyperbolic sine."""
-    return jnp.sinh(input)
+    return slopes.sinh(input)
 
 
 @op("Cosh", since=(9, 22), traits=Traits.elementwise())
 def cosh(input: Array) -> Array:
     """Hyperbolic cosine."""
-    return jnp.cosh(input)
+    return slopes.cosh(input)
 
 
 @op("Tanh", since=(6, 13), traits=Traits.elementwise(bounds=(-1.0, 1.0)))
@@ -213,10 +217,10 @@ def asinh(input: Array) -> Array:
 @op("Acosh", since=(9, 22), traits=Traits.elementwise())
 def acosh(input: Array) -> Array:
     """Inverse hyperbolic cosine."""
-    return jnp.arccosh(input)
+    return slopes.arccosh(input)
 
 
 @op("Atanh", since=(9, 22), traits=Traits.elementwise())
 def atanh(input: Array) -> Array:
     """Inverse hyperbolic tangent."""
-    return jnp.arctanh(input)
+    return slopes.arctanh(input)

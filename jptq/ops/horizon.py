@@ -10,9 +10,9 @@ import dataclasses
 import math
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
-from jptq.ops import activation, joining, normalization, shape
+from jptq.ops import activation, joining, normalization, shape, slopes
 from jptq.ops.registry import op
 from jptq.ops.traits import Cost, Ints, Layout, Traits
 from jptq.ops.words import choose
@@ -48,8 +48,8 @@ def hz_gelu(x: Array, *, approximate: str = "none") -> Array:
 def hz_rsqrt(x: Array, *, epsilon: float = 0.0, is_sqrt_add_reciprocal: int = 0) -> Array:
     """Return ``1 / sqrt(x + epsilon)``, or ``1 / (sqrt(x) + epsilon)`` if told."""
     if is_sqrt_add_reciprocal:
-        return jnp.reciprocal(jnp.sqrt(x) + epsilon)
-    return lax.rsqrt(x + epsilon)
+        return slopes.reciprocal(slopes.sqrt(x) + epsilon)
+    return slopes.rsqrt(x + epsilon)
 
 
 @op("HzRequantize", domain=_DOMAIN, since=(1,), traits=Traits.elementwise())

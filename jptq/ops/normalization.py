@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array, lax
 
 from jptq.errors import UnsupportedOpError
+from jptq.ops import slopes
 from jptq.ops.cast import element_type
 from jptq.ops.precision import widened
 from jptq.ops.registry import lowering, op
@@ -42,7 +43,7 @@ def _scale_and_shift(
     x: Array, scale: Array, b: Array, mean: Array, var: Array, epsilon: float
 ) -> Array:
     """Normalize with statistics that broadcast to ``x``."""
-    factor = scale * lax.rsqrt(var + epsilon).astype(scale.dtype)
+    factor = scale * slopes.rsqrt(var + epsilon).astype(scale.dtype)
     return x * factor.astype(x.dtype) + (b - mean.astype(b.dtype) * factor).astype(x.dtype)
 
 
@@ -149,7 +150,7 @@ def standardize(x: Array, axes: Sequence[int], epsilon: float) -> tuple[Array, A
     wide = widened(x)
     mean = wide.mean(axis=tuple(axes), keepdims=True)
     centred = wide - mean
-    inverse = lax.rsqrt(jnp.square(centred).mean(axis=tuple(axes), keepdims=True) + epsilon)
+    inverse = slopes.rsqrt(jnp.square(centred).mean(axis=tuple(axes), keepdims=True) + epsilon)
     return (centred * inverse).astype(x.dtype), mean, inverse
 
 
@@ -234,7 +235,7 @@ def rms_normalization(
     del stash_type  # see `widened`
     wide = widened(x)
     axes = tuple(range(axis % x.ndim, x.ndim))
-    inverse = lax.rsqrt(jnp.square(wide).mean(axis=axes, keepdims=True) + epsilon)
+    inverse = slopes.rsqrt(jnp.square(wide).mean(axis=axes, keepdims=True) + epsilon)
     return (wide * inverse).astype(x.dtype) * scale
 
 
@@ -291,9 +292,8 @@ def lp_normalization(input: Array, *, axis: int = -1, p: int = 2) -> Array:
     wide = widened(input)
     powers = jnp.abs(wide) if p == 1 else jnp.square(wide)
     sums = powers.sum(axis=axis, keepdims=True)
-    # The root of a zero has no gradient: take it of a one instead.
-    safe = jnp.where(sums == 0, jnp.ones_like(sums), sums)
-    return (wide / (safe if p == 1 else jnp.sqrt(safe))).astype(input.dtype)
+    norm = sums if p == 1 else slopes.sqrt(sums)
+    return (wide / jnp.where(norm == 0, jnp.ones_like(norm), norm)).astype(input.dtype)
 
 
 @op("LRN", since=(1, 13), traits=Traits.compute(features=(0,)), cost=_vector_cost)
@@ -316,7 +316,7 @@ def lrn(
         (1,) * x.ndim,
         ((0, 0), ((size - 1) // 2, size // 2), *((0, 0),) * (x.ndim - 2)),
     )
-    return (wide / (bias + alpha / size * sums) ** beta).astype(x.dtype)
+    return (wide / slopes.power(bias + alpha / size * sums, beta)).astype(x.dtype)
 
 
 @op(
@@ -333,4 +333,4 @@ def mean_variance_normalization(x: Array, *, axes: Ints = (0, 2, 3)) -> Array:
     wide = widened(x)
     centred = wide - wide.mean(axis=axes, keepdims=True)
     variance = jnp.square(centred).mean(axis=axes, keepdims=True)
-    return (centred / (jnp.sqrt(variance) + 1e-9)).astype(x.dtype)
+    return (centred / (slopes.sqrt(variance) + 1e-9)).astype(x.dtype)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jptq.ops import slopes
 from jptq.ops.integers import to_index
 from jptq.ops.precision import widened
 from jptq.ops.registry import op
@@ -127,16 +128,13 @@ def reduce_sum_square(data: Array, axes: Ints | None, keepdims: bool) -> Array:
 @_reduction("ReduceL2", attribute=(1, 11, 13), input=(18,))
 def reduce_l2(data: Array, axes: Ints | None, keepdims: bool) -> Array:
     """Euclidean norm; its gradient at the zero vector is zero, not NaN."""
-    power = reduce_sum_square(_as_float(data), axes, keepdims)
-    is_zero = power == 0
-    root = jnp.sqrt(jnp.where(is_zero, 1, power))
-    return jnp.where(is_zero, 0, root).astype(data.dtype)
+    return slopes.sqrt(reduce_sum_square(_as_float(data), axes, keepdims)).astype(data.dtype)
 
 
 @_reduction("ReduceLogSum", attribute=(1, 11, 13), input=(18, 28))
 def reduce_log_sum(data: Array, axes: Ints | None, keepdims: bool) -> Array:
     """Logarithm of the sum."""
-    return jnp.log(reduce_sum(_as_float(data), axes, keepdims)).astype(data.dtype)
+    return slopes.log(reduce_sum(_as_float(data), axes, keepdims)).astype(data.dtype)
 
 
 @_reduction("ReduceLogSumExp", attribute=(1, 11, 13), input=(18, 28))

@@ -91,7 +91,7 @@ def rank(
     )
     values = {"taylor": np.abs(by_row), "fisher": by_row**2}
     score = np.stack([values[name].mean(0) for name in metrics], axis=-1)
-    score[~rows.accepted] = np.nan
+    score, notes = rows.derivable(score, "gradient")
     return SensitivityTable(
         rows=rows.names,
         kind=rows.kind,
@@ -104,6 +104,7 @@ def rank(
         method="gradient",
         samples=len(samples),
         seconds=time.perf_counter() - started,
+        notes=notes,
         cost={"backward passes": 1.0},
     )
 

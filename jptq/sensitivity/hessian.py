@@ -108,7 +108,7 @@ def rank(
         score[i, :, 0] = np.maximum(values.mean((0, 1)), 0.0)
         # Samples share the signs of weights: only products are independent.
         stderr[i, :, 0] = values.mean(0).std(0, ddof=1) / np.sqrt(probes)
-    score[~rows.accepted] = np.nan
+    score, notes = rows.derivable(score, "hessian")
     return SensitivityTable(
         rows=rows.names,
         kind=rows.kind,
@@ -121,6 +121,7 @@ def rank(
         method="hessian",
         samples=len(samples),
         seconds=time.perf_counter() - started,
+        notes=notes,
         cost={"hessian products": float(probes)},
     )
 

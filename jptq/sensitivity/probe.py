@@ -90,6 +90,7 @@ def rank(
         effects = _added(read, pulled, errors, outputs, rows, runner.program)
         score = _known(effects, powers, rows, runner.program, metrics)
         stderr = np.zeros_like(score)
+    score, notes = rows.derivable(score, "probe")
     return SensitivityTable(
         rows=rows.names,
         kind=rows.kind,
@@ -102,6 +103,7 @@ def rank(
         method="probe",
         samples=len(samples),
         seconds=time.perf_counter() - started,
+        notes=notes,
         cost={"probes": float(drawn)},
     )
 
@@ -163,7 +165,6 @@ def _scores(
             score[..., m], stderr[..., m] = 1.0 - np.maximum(mean - aligned, 0.0) / 2, spread / 2
         else:
             score[..., m], stderr[..., m] = mean, spread
-    score[~rows.accepted] = np.nan
     return score, stderr
 
 
@@ -239,7 +240,6 @@ def _known(
             score[..., m] = 1.0 - lost
         else:
             score[..., m] = (effects.squares / sizes).sum(1).mean(0) / averaged
-    score[~rows.accepted] = np.nan
     return score
 
 

@@ -19,6 +19,9 @@ from jptq.results.sensitivity import SensitivityTable
 CURRENT = "current"
 """Candidate: what each calibration holds at the moment."""
 
+_MOST_NAMED = 8
+"""Rows that a note names."""
+
 KINDS = ("node", "weight", "activation", "group")
 
 
@@ -74,6 +77,26 @@ class Rows:
             accepted=self.accepted[keep],
             reached=tuple(self.reached[i] for i in keep),
         )
+
+    def derivable(self, score: np.ndarray, method: str) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Return scores by derivatives, NaN where there is none, and a note on those that lack.
+
+        Args:
+          score: ``float64[N, Q, M]``. NaN or infinite: no finite derivative leads from the row to
+            the outputs.
+          method: For the note.
+        """
+        missing = self.accepted & ~np.isfinite(score).all(axis=2)
+        kept = np.where((self.accepted & ~missing)[..., None], score, np.nan)
+        names = [name for name, lacks in zip(self.names, missing.any(axis=1), strict=True) if lacks]
+        if not names:
+            return kept, ()
+        listed = ", ".join(map(repr, names[:_MOST_NAMED])) + ", ..." * (len(names) > _MOST_NAMED)
+        note = (
+            f"No finite derivative leads from {len(names)} of {len(self.names)} rows to the "
+            f"outputs: {listed}. The {method} method has no score for them; the exact one has."
+        )
+        return kept, (note,)
 
     def tables(self, plan: Plan, thresholds: Thresholds, base: Assignment) -> list[Table]:
         """Return, per candidate, the table in which every calibration has its type."""
