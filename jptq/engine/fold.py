@@ -13,21 +13,20 @@ from jptq.engine.program import Operand
 from jptq.ops.registry import Op
 
 
-def fold(
-    entry: Op, values: Sequence[np.ndarray | None], attributes: Mapping[str, Any]
-) -> tuple[np.ndarray, ...]:
+def fold(entry: Op, values: Sequence[Any], attributes: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the outputs of an operator whose inputs are all known.
 
-    64-bit types are on inside: shape arithmetic is int64 in ONNX.
+    64-bit types are on inside: shape arithmetic is int64 in ONNX. Inputs and outputs are NumPy
+    arrays, tuples of them (sequences) or None (absent).
     """
     with jax.enable_x64(True), jax.ensure_compile_time_eval(), jax.default_device(_host()):
         operands: list[Any] = [
-            None if v is None else (v if entry.is_static(i) else jax.numpy.asarray(v))
+            v if entry.is_static(i) else jax.tree.map(jax.numpy.asarray, v)
             for i, v in enumerate(values)
         ]
         result = entry.function(*operands, **attributes)
         results = result if isinstance(result, tuple) else (result,)
-        return tuple(np.asarray(r) for r in results)
+        return tuple(jax.tree.map(np.asarray, r) for r in results)
 
 
 def infer(

@@ -9,16 +9,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from jptq.engine import layouts, subgraphs
+from jptq.engine import layouts, nesting, subgraphs
 from jptq.engine.arrange import Spec, arrange
 from jptq.engine.fold import fold, infer, infer_step
 from jptq.engine.guard import guarded, refuse_channels
 from jptq.engine.layouts import Perm
-from jptq.engine.operators import find_op, refuse_unsupported
+from jptq.engine.nesting import Flat, Nest, Tree
+from jptq.engine.operators import choose, cost_of, find_op, refuse_text, refuse_unsupported
 from jptq.engine.program import Operand, Program, Step, WeightSlot
 from jptq.errors import ModelError, ShapeError, StaticInputError
 from jptq.ir.model import Model, Node
-from jptq.ops.registry import Lowering, Op
+from jptq.ops.registry import Op
 from jptq.quant.plan import Plan
 
 
@@ -33,7 +34,7 @@ class _NeedsValueError(Exception):
 
 def lower(
     model: Model,
-    example: Mapping[str, np.ndarray | Spec],
+    example: Mapping[str, Any],
     *,
     plan: Plan | None = None,
     platform: str | None = None,
@@ -45,7 +46,7 @@ def lower(
     Args:
       model: Float or calibrated graph.
       example: One value (or shape and dtype) per graph input; values are only used if an
-        operator needs them while tracing.
+        operator needs them while tracing. A sequence is a list of these, an absent optional None.
       plan: The quantizers of a calibrated graph; without it HzCalibration nodes pass their input.
       platform: "cpu", "gpu" or "tpu"; the default backend if None.
       prefer: ``{operator: lowering}`` to force; "default" is the operator's own function.
@@ -58,13 +59,14 @@ def lower(
       ShapeError: Shapes do not fit, with the node's name.
     """
     refuse_unsupported(model)
+    fed, nests = nesting.flat_feeds(model.inputs, example)
     bound: dict[str, np.ndarray] = {}
     while True:
         try:
-            return _Lowering(model, example, bound, plan, platform, prefer, wide).program()
+            return _Lowering(model, fed, nests, bound, plan, platform, prefer, wide).program()
         except _NeedsValueError as need:
             new = sorted(need.inputs - set(bound))
-            values = {name: example[name] for name in new}
+            values = {name: fed[name] for name in new}
             if not new or not all(isinstance(v, np.ndarray) for v in values.values()):
                 raise need.error from None
             bound.update({name: np.asarray(value) for name, value in values.items()})
@@ -76,7 +78,8 @@ class _Lowering:
     def __init__(
         self,
         model: Model,
-        example: Mapping[str, np.ndarray | Spec],
+        fed: Mapping[str, np.ndarray | Spec],
+        nests: Mapping[str, Nest],
         bound: Mapping[str, np.ndarray],
         plan: Plan | None,
         platform: str | None,
@@ -96,13 +99,15 @@ class _Lowering:
         self.quantized: dict[str, tuple[str, int, int | None]] = {}  # output: (weight, k, axis)
         self.slots: dict[str, WeightSlot] = {}
         self.steps: list[Step] = []
-        for tensor in model.inputs:
-            if tensor.name not in example:
-                raise ShapeError("no example for a graph input", where=tensor.name)
-            given = example[tensor.name]
-            self.specs[tensor.name] = Spec(given.shape, given.dtype)
-            self.perms[tensor.name] = layouts.canonical(len(given.shape))
-            self.depends[tensor.name] = frozenset((tensor.name,))
+        self.nests: dict[str, Nest] = dict(nests)
+        self.fed: list[str] = [leaf for n in model.input_names for leaf in self._leaves(n)]
+        for name in self.fed:
+            if name not in fed:
+                raise ShapeError("no example for a graph input", where=name)
+            given = fed[name]
+            self.specs[name] = Spec(given.shape, given.dtype)
+            self.perms[name] = layouts.canonical(len(given.shape))
+            self.depends[name] = frozenset((name,))
 
     def program(self) -> Program:
         for node in self.model.nodes:
@@ -110,13 +115,11 @@ class _Lowering:
                 self._calibration(node)
             else:
                 self._operator(node)
-        fed = tuple(n for n in self.model.input_names if n not in self.bound)
-        missing = [
-            n for n in self.model.output_names if n not in self.specs and n not in self.known
-        ]
+        outputs = [leaf for n in self.model.output_names for leaf in self._leaves(n)]
+        missing = [n for n in outputs if n not in self.specs and n not in self.known]
         if missing:
             raise ModelError("nothing computes a graph output", where=", ".join(missing))
-        for name in self.model.output_names:
+        for name in outputs:
             if name in self.quantized:
                 raise ModelError("a graph output is a quantized constant", where=name)
         shapes = {n: tuple(v.shape) for n, v in self.known.items()}
@@ -125,15 +128,16 @@ class _Lowering:
         dtypes |= {n: np.dtype(s.dtype) for n, s in self.specs.items()}
         return Program(
             steps=tuple(self.steps),
-            inputs=fed,
-            outputs=self.model.output_names,
-            constants={n: self.known[n] for n in self.model.output_names if n in self.known},
+            inputs=tuple(n for n in self.fed if n not in self.bound),
+            outputs=tuple(outputs),
+            constants={n: self.known[n] for n in outputs if n in self.known},
             weights={s.tensor: self.known[s.tensor] for s in self.slots.values()},
             slots=self.slots,
             plan=self.plan,
             shapes=shapes,
             dtypes=dtypes,
             bound=self.bound,
+            nests=self.nests,
         )
 
     def _calibration(self, node: Node) -> None:
@@ -181,25 +185,33 @@ class _Lowering:
         assert entry is not None  # refused before
         bodies = {k: v for k, v in node.attributes.items() if isinstance(v, Model)}
         captured = sorted({n for body in bodies.values() for n in body.captured})
-        names = [*node.inputs, *captured]
         attributes = {
             k: v for k, v in node.attributes.items() if k in entry.attributes and k not in bodies
         }
         if entry.counts_outputs:
             attributes["n_outputs"] = len(node.outputs)
+        # Each tensor that is read, with the input that it is or is part of.
+        read = [
+            (leaf, i) for i, n in enumerate([*node.inputs, *captured]) for leaf in self._leaves(n)
+        ]
+        names = [leaf for leaf, _ in read]
+        trees = [self._tree(n) for n in (*node.inputs, *captured)]
+        refuse_text(node, [n for n in names if n and self._spec(n).dtype == np.object_])
         if all(not n or n in self.known for n in names) and not bodies:
-            values = [self.known[n] if n else None for n in node.inputs]
+            values = [
+                nesting.put_together(n, self.nests, self.known) if n else None for n in node.inputs
+            ]
             for name, value in zip(
                 node.outputs, self._guard(node, fold, entry, values, attributes), strict=False
             ):
                 if name:
-                    self.known[name] = value
+                    self._know(name, value)
             return
 
         static = {}
-        for i, name in enumerate(node.inputs):
-            if name and entry.is_static(i):
-                static[i] = self._static_value(node, entry, i)
+        for k, (name, i) in enumerate(read):
+            if name and i < len(node.inputs) and entry.is_static(i):
+                static[k] = self._static_value(node, entry, i)
         function: Callable[..., Any] = functools.partial(entry.function, **attributes)
         if bodies:
             function = subgraphs.bind(
@@ -212,31 +224,33 @@ class _Lowering:
             )
             # What is known here stays known inside: it may decide a branch or a shape.
             static |= {
-                i: self.known[n] for i, n in enumerate(names) if self._is_literal(n, entry, i)
+                k: self.known[n] for k, (n, i) in enumerate(read) if self._is_literal(n, entry, i)
             }
         specs = [self._spec(n) if n else None for n in names]
-        dynamic = {i: s for i, s in enumerate(specs) if s is not None and i not in static}
-        abstract, known = self._guard(node, infer, function, dynamic, static, len(names), self.wide)
+        dynamic = {k: s for k, s in enumerate(specs) if s is not None and k not in static}
+        flat = Flat(function, trees)
+        abstract, known = self._guard(node, infer, flat, dynamic, static, len(names), self.wide)
+        outputs, nests = nesting.named(node.outputs, flat.results)
+        self.nests |= nests
         if all(value is not None for value in known):
-            self.known |= {n: v for n, v in zip(node.outputs, known, strict=False) if n}
+            self.known |= {n: v for n, v in zip(outputs, known, strict=True) if n}
             return
-        depends = frozenset().union(*(self.depends.get(names[i], frozenset()) for i in dynamic))
-        chosen = self._choose(entry, specs, static, attributes)
+        depends = frozenset().union(*(self.depends.get(names[k], frozenset()) for k in dynamic))
+        chosen = choose(entry, specs, static, attributes, self.platform, self.prefer)
         have = [self.perms.get(n) if n not in self.bound else None for n in names]
         decided = arrange(entry, chosen, have, specs, abstract, static, attributes)
         operands = [
-            self._operand(n, entry, i, decided.static, decided.wants.get(i), decided.prepare.get(i))
-            for i, n in enumerate(names)
+            self._operand(
+                n, entry, i, decided.static.get(k), decided.wants.get(k), decided.prepare.get(k)
+            )
+            for k, (n, i) in enumerate(read)
         ]
-        perms = decided.outputs
-        for name, spec in zip(node.outputs, abstract, strict=False):
+        for name, spec, perm in zip(outputs, abstract, decided.outputs, strict=True):
             if name:
                 self.specs[name] = Spec(spec.shape, spec.dtype)
                 self.depends[name] = depends
-        for name, perm in zip(node.outputs, perms, strict=False):
-            if name:
                 self.perms[name] = perm
-        macs, vector = self._cost(entry, specs, abstract, attributes)
+        macs, vector = cost_of(entry, specs, abstract, attributes)
         if chosen is None:
             call = (
                 functools.partial(entry.function, **decided.attributes) if not bodies else function
@@ -245,22 +259,43 @@ class _Lowering:
             call = functools.partial(chosen.function, **decided.attributes)
             packs = {key: slot.pack for key, slot in self.slots.items()}
             self._guard(node, infer_step, call, operands, specs, packs, self.wide)
+        while len(outputs) > len(node.outputs) and not outputs[-1]:
+            outputs.pop()
         self.steps.append(
             Step(
                 node=node.name,
                 op=node.op,
                 operands=tuple(operands),
-                outputs=node.outputs[: len(perms)],
-                perms=tuple(perms[: len(node.outputs)]),
-                function=_as_tuple(call),
+                outputs=tuple(outputs),
+                perms=tuple(decided.outputs[: len(outputs)]),
+                function=Flat(call, trees),
                 macs=macs,
                 vector=vector,
             )
         )
 
+    def _leaves(self, name: str) -> tuple[str, ...]:
+        """Return the tensors of a value: itself, if it is one."""
+        return self.nests[name].leaves if name in self.nests else (name,)
+
+    def _tree(self, name: str) -> Tree | None:
+        return self.nests[name].tree if name in self.nests else None
+
+    def _know(self, name: str, value: Any) -> None:
+        """Take in a value that is there without running."""
+        if not nesting.is_nested(value):
+            self.known[name] = value
+            return
+        self.nests[name], tensors = nesting.taken_apart(name, value)
+        self.known |= tensors
+
     def _guard(self, node: Node, call: Callable[..., Any], *args: Any) -> Any:
         """Return ``call(*args)``; faults get the node's name."""
-        shapes = [tuple(self._spec(n).shape) if n else None for n in node.inputs]
+        shapes = [
+            tuple(self._spec(n).shape) if n else None
+            for name in node.inputs
+            for n in self._leaves(name)
+        ]
         return guarded(node, shapes, call, *args)
 
     def _spec(self, name: str) -> Spec:
@@ -301,37 +336,19 @@ class _Lowering:
             ),
         )
 
-    def _choose(
-        self,
-        entry: Op,
-        specs: list[Spec | None],
-        static: Mapping[int, np.ndarray],
-        attributes: Mapping[str, Any],
-    ) -> Lowering | None:
-        wanted = self.prefer.get(entry.name)
-        if wanted == "default":
-            return None
-        shown = [static.get(i, s) for i, s in enumerate(specs)]
-        for lowering in entry.lowerings:
-            if lowering.platform not in ("", self.platform) or wanted not in (None, lowering.name):
-                continue
-            if lowering.when(*shown, **attributes):
-                return lowering
-        return None
-
     def _operand(
         self,
         name: str,
         entry: Op,
         index: int,
-        static: Mapping[int, np.ndarray],
+        static: np.ndarray | None,
         want: Perm | None,
         prepare: Callable[..., Any] | None,
     ) -> Operand:
         if not name:
             return Operand()
-        if index in static:
-            return Operand(static=static[index])
+        if static is not None:
+            return Operand(static=static)
         if name in self.perms and name not in self.bound:
             perm = want if want is not None else layouts.canonical(len(self.perms[name]))
             return Operand(value=name, perm=perm, prepare=prepare)
@@ -348,24 +365,6 @@ class _Lowering:
         )
         return Operand(weight=key)
 
-    def _cost(
-        self,
-        entry: Op,
-        specs: list[Spec | None],
-        abstract: tuple[Spec, ...],
-        attributes: Mapping[str, Any],
-    ) -> tuple[int, int]:
-        size = int(np.prod(abstract[0].shape)) if abstract else 0
-        if entry.cost is None:
-            return 0, size
-        shapes = [tuple(s.shape) if s is not None else () for s in specs]
-        cost = entry.cost(
-            *shapes,
-            tuple(abstract[0].shape),
-            **{k: v for k, v in attributes.items() if k != "n_outputs"},
-        )
-        return cost.macs, cost.vector
-
 
 def _pack_name(prepare: Callable[..., Any] | None) -> str:
     if prepare is None:
@@ -377,11 +376,3 @@ def _pack_name(prepare: Callable[..., Any] | None) -> str:
 
 def _identity(x: Any) -> tuple[Any]:
     return (x,)
-
-
-def _as_tuple(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
-    def call(*operands: Any) -> tuple[Any, ...]:
-        result = function(*operands)
-        return result if isinstance(result, tuple) else (result,)
-
-    return call

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
 from jptq import ops
 from jptq.engine import subgraphs
+from jptq.engine.arrange import Spec
 from jptq.errors import UnsupportedOpError
 from jptq.ir.model import Model, Node
 from jptq.ops.not_yet import NOT_YET
-from jptq.ops.registry import Op
+from jptq.ops.registry import Lowering, Op
 
 
 def find_op(model: Model, node: Node) -> Op | None:
@@ -51,3 +57,71 @@ def refuse_unsupported(model: Model) -> None:
             hint="replace them, cut the network before them (onnx.utils.extract_model), or report "
             "the operator",
         )
+
+
+def refuse_text(node: Node, tensors: Sequence[str]) -> None:
+    """Refuse a node that reads text.
+
+    Args:
+      node: Is lowered.
+      tensors: Those of its inputs that are text.
+
+    Raises:
+      UnsupportedOpError: There are some.
+    """
+    if tensors:
+        raise UnsupportedOpError(
+            f"{node.op} of text",
+            where=f"node {node.name!r}, tensors {', '.join(map(repr, tensors))}",
+            why="networks are computed with numbers alone: text never reaches an accelerator",
+            hint="cut the network behind this node and feed what it gives",
+        )
+
+
+def choose(
+    entry: Op,
+    specs: Sequence[Spec | None],
+    static: Mapping[int, np.ndarray],
+    attributes: Mapping[str, Any],
+    platform: str,
+    prefer: Mapping[str, str],
+) -> Lowering | None:
+    """Return the lowering that computes a node; None for the operator's own function.
+
+    Args:
+      entry: Its operator.
+      specs: Shape and dtype of each operand; None where absent.
+      static: Values of operands that are known and needed while tracing.
+      attributes: Of the node.
+      platform: Where it runs.
+      prefer: ``{operator: lowering}`` to force.
+    """
+    wanted = prefer.get(entry.name)
+    if wanted == "default":
+        return None
+    shown = [static.get(i, s) for i, s in enumerate(specs)]
+    for lowering in entry.lowerings:
+        if lowering.platform not in ("", platform) or wanted not in (None, lowering.name):
+            continue
+        if lowering.when(*shown, **attributes):
+            return lowering
+    return None
+
+
+def cost_of(
+    entry: Op,
+    specs: Sequence[Spec | None],
+    results: Sequence[Spec],
+    attributes: Mapping[str, Any],
+) -> tuple[int, int]:
+    """Return the MACs and the elementary operations of a node; arguments as of `choose`."""
+    size = int(np.prod(results[0].shape)) if results else 0
+    if entry.cost is None:
+        return 0, size
+    shapes = [tuple(s.shape) if s is not None else () for s in specs]
+    cost = entry.cost(
+        *shapes,
+        tuple(results[0].shape),
+        **{k: v for k, v in attributes.items() if k != "n_outputs"},
+    )
+    return cost.macs, cost.vector

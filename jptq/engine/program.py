@@ -13,6 +13,7 @@ from jax import Array
 
 from jptq.engine import layouts
 from jptq.engine.layouts import Perm
+from jptq.engine.nesting import Nests
 from jptq.engine.quantizing import Quantizer, TableQuantizer
 from jptq.errors import StaticInputError
 from jptq.quant.plan import Plan
@@ -127,6 +128,7 @@ class Program:
       dtypes: Dtype of every tensor, as the graph declares it: programs that run without 64-bit
         types have 32 bits instead.
       bound: Inputs that hold the example's value, because an operator needed it.
+      nests: Structure of the sequences and optionals; `inputs` and `outputs` name their tensors.
     """
 
     steps: tuple[Step, ...]
@@ -139,6 +141,7 @@ class Program:
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, np.dtype]
     bound: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    nests: Nests = dataclasses.field(default_factory=dict)
 
     @property
     def static_inputs(self) -> tuple[str, ...]:

@@ -65,6 +65,23 @@ class Compilations:
         return jax.jit(counted, **options)
 
 
+def _refuse_nested(model: Model, program: Program) -> None:
+    """Refuse a graph that takes or gives sequences: samples and scores are tensors.
+
+    Raises:
+      ModelError: Names them.
+    """
+    ends = (*model.input_names, *model.output_names)
+    nested = [name for name in dict.fromkeys(ends) if name in program.nests]
+    if nested:
+        raise ModelError(
+            "the network takes or gives sequences or optionals",
+            where=", ".join(map(repr, nested)),
+            why="samples and scores are tensors, one per name",
+            hint="cut the network where they are tensors (--output_node)",
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Packed:
     """Weights on the device, quantized and in the form that the program wants."""
@@ -102,6 +119,7 @@ class Runner:
         self.plan = plan
         self.batching = batching or Batching()
         self.program: Program = lower(model, example, plan=plan, prefer=prefer)
+        _refuse_nested(model, self.program)
         warn_of_long_integers(self.program)
         self.batch = self.batch_for(memory.forward(self.program))
         self.compilations = Compilations()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from jptq.engine import nesting
 from jptq.engine.program import Program
 from jptq.ir.model import Model, Node, Tensor
 
@@ -30,9 +31,7 @@ def walk(model: Model) -> Iterator[tuple[Model, Node]]:
 class Lower(Protocol):
     """What lowers a graph, see `jptq.engine.lower`."""
 
-    def __call__(
-        self, model: Model, example: Mapping[str, jax.ShapeDtypeStruct], /, *, wide: bool
-    ) -> Program:
+    def __call__(self, model: Model, example: Mapping[str, Any], /, *, wide: bool) -> Program:
         """Return its program."""
 
 
@@ -83,14 +82,12 @@ def _run(
         initializers={**body.initializers, **known},
         opsets=outer.opsets,
     )
-    example = {
-        n: jax.ShapeDtypeStruct(np.shape(v), jax.numpy.result_type(v)) for n, v in traced.items()
-    }
+    example = jax.tree.map(
+        lambda v: jax.ShapeDtypeStruct(np.shape(v), jax.numpy.result_type(v)), traced
+    )
     wide = jax.dtypes.canonicalize_dtype(np.int64) == np.int64
     program = lower(whole, example, wide=wide)
     packed = program.prepare({n: jax.numpy.asarray(w) for n, w in program.weights.items()}, None)
-    outputs = program.run(packed, None, {n: jax.numpy.asarray(v) for n, v in traced.items()})
-    return tuple(
-        program.constants[name] if name in program.constants else outputs[name]
-        for name in body.output_names
-    )
+    fed, _ = nesting.flat_feeds(whole.inputs, jax.tree.map(jax.numpy.asarray, traced))
+    found = {**program.run(packed, None, fed), **program.constants}
+    return tuple(nesting.put_together(name, program.nests, found) for name in body.output_names)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jptq.engine import nesting
 from jptq.engine.lower import lower
 from jptq.engine.program import Program
 from jptq.engine.quantizing import TableQuantizer
@@ -35,36 +36,57 @@ class Forward:
         calibrated = any(node.is_calibration for node in model.nodes)
         plan, table = own_table(model) if calibrated else (None, None)
         self._quantizer = None if plan is None or table is None else TableQuantizer(plan, table)
-        self._program = lower(model, {n: np.asarray(v) for n, v in example.items()}, plan=plan)
+        self._inputs, self._outputs = model.inputs, model.output_names
+        containers = {tensor.name for tensor in model.inputs if tensor.container}
+        arrays = {n: v if n in containers else np.asarray(v) for n, v in example.items()}
+        self._program = lower(model, arrays, plan=plan)
         self._wide = _is_wide(self._program)
         self.static_inputs = self._program.static_inputs
         with self._types():
             self.weights = {n: jnp.asarray(w) for n, w in self._program.weights.items()}
         self._jitted = jax.jit(self.apply)
 
-    def apply(self, weights: Mapping[str, Array], feeds: Mapping[str, Any]) -> dict[str, Array]:
+    def apply(self, weights: Mapping[str, Array], feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outputs as a pure function of weights and feeds.
 
         Raises:
-          ShapeError: An input is missing, or its shape or dtype is not the example's.
+          ShapeError: An input is missing, or its shape, dtype or structure is not the example's.
         """
-        values = {n: self._checked(n, feeds) for n in self._program.inputs}
+        flat = self._flat(feeds)
+        values = {n: self._checked(n, flat) for n in self._program.inputs}
         with jax.default_matmul_precision("highest"):
             packed = self._program.prepare(weights, self._quantizer)
-            return self._program.run(packed, self._quantizer, values)
+            found = self._program.run(packed, self._quantizer, values)
+        return {n: nesting.put_together(n, self._program.nests, found) for n in self._outputs}
 
-    def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+    def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outputs by name, in the graph's order.
 
+        A sequence is a tuple of arrays, an absent optional None; they are fed alike.
+
         Raises:
-          ShapeError: An input is missing, or its shape or dtype is not the example's.
+          ShapeError: An input is missing, or its shape, dtype or structure is not the example's.
           StaticInputError: An input of `static_inputs` differs from the example.
         """
-        self._program.refuse_other_static(feeds)
-        given = {n: feeds[n] for n in self._program.inputs if n in feeds}
+        self._program.refuse_other_static(self._flat(feeds))
+        names = {tensor.name for tensor in self._inputs} - set(self.static_inputs)
+        given = {n: v for n, v in feeds.items() if n in names}
         with self._types():
             out = self._jitted(self.weights, given)
-        return {n: out[n] for n in self._program.outputs}  # jit sorts by name
+        return {n: out[n] for n in self._outputs}  # jit sorts by name
+
+    def _flat(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        flat, nests = nesting.flat_feeds(self._inputs, feeds)
+        for tensor in self._inputs:
+            want = self._program.nests.get(tensor.name)
+            if tensor.name in feeds and nests.get(tensor.name) != want:
+                raise ShapeError(
+                    f"input {tensor.name!r} is another structure than the example",
+                    why="how many tensors a sequence holds, and whether an optional is there, is "
+                    "part of the program",
+                    hint="trace the graph again with an example like it",
+                )
+        return flat
 
     def _checked(self, name: str, feeds: Mapping[str, Any]) -> Array:
         if name not in feeds:

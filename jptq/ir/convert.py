@@ -112,6 +112,9 @@ def _freeze_node(node: ir.Node, opsets: Mapping[str, int], version: int) -> Node
             return tuple(attr.value)
         if attr.type == ir.AttributeType.TENSOR:
             return to_array(attr.as_tensor())
+        if attr.type == ir.AttributeType.TYPE_PROTO:
+            described: ir.TypeAndShape = attr.value
+            return _freeze_value(ir.Value(type=described.type, shape=described.shape))
         if attr.type == ir.AttributeType.GRAPH:
             return _freeze_graph(attr.as_graph(), opsets, version)
         raise ModelError(
@@ -211,6 +214,10 @@ def _thaw_attribute(
         return ir.AttrGraph(name, _thaw_graph(value, scope, to_tensor))
     if isinstance(value, np.ndarray):
         return ir.AttrTensor(name, to_tensor("", value))
+    if isinstance(value, Tensor):
+        typed = _thaw_value(value)
+        assert typed.type is not None
+        return ir.AttrTypeProto(name, ir.TypeAndShape(typed.type, typed.shape))
     if value == ():
         # An empty list does not show its type; the operator's schema does.
         return ir.Attr(name, _schema_type(node, name, model), ())

@@ -22,10 +22,10 @@ Dimension: TypeAlias = int | str | None
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """A graph input or output.
+    """A graph input or output, or the type that an attribute holds.
 
     Attributes:
-      name: Its name.
+      name: Its name; "" in an attribute.
       dtype: NumPy dtype, or None where the file does not say.
       shape: Lengths, names or None per axis; None if even the rank is unknown.
       container: What wraps the tensor, outermost first: "sequence", "optional".
@@ -38,7 +38,8 @@ class Tensor:
 
 
 Attribute: TypeAlias = (
-    "int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | np.ndarray | Model"
+    "int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | np.ndarray"
+    " | Tensor | Model"
 )
 
 
@@ -52,7 +53,7 @@ class Node:
       domain: "" for ONNX's own operators.
       inputs: Tensor names; "" for an absent optional input.
       outputs: Tensor names; "" for an unused output.
-      attributes: Python values; tensors as ndarray, subgraphs as `Model`.
+      attributes: Python values; tensors as ndarray, types as `Tensor`, subgraphs as `Model`.
     """
 
     name: str

@@ -18,7 +18,7 @@ import onnx
 from jptq.errors import ModelError
 from jptq.ir import edit
 from jptq.ir.element_types import DType, element_types
-from jptq.ir.model import Attribute, Model, Node
+from jptq.ir.model import Attribute, Model, Node, Tensor
 
 OLDEST: Final = 7
 """Before this version operators broadcast by an attribute and name their inputs differently."""
@@ -149,7 +149,7 @@ class _Parts:
     def ints(self, key: str) -> tuple[int, ...] | None:
         """Remove an attribute that holds integers and return them; None if it is absent."""
         value = self.take(key)
-        if value is None or isinstance(value, (Model, str, np.ndarray)):
+        if value is None or isinstance(value, (Model, Tensor, str, np.ndarray)):
             return None
         return tuple(int(n) for n in (value if isinstance(value, tuple) else (value,)))
 

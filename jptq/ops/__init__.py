@@ -29,6 +29,7 @@ from jptq.ops import (  # noqa: F401
     reduce,
     resize,
     sampling,
+    sequence,
     shape,
     signal,
     training,

@@ -7,7 +7,8 @@ has no reverse derivative and no static shape, and is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +20,23 @@ from jptq.ops.integers import to_index
 from jptq.ops.registry import op
 from jptq.ops.traits import Ints, Traits
 
-Arrays = tuple[Array, ...]
+Arrays = tuple[Any, ...]
+"""Of arrays, sequences (tuples of arrays) and absent optionals (None)."""
 Subgraph = Callable[..., Arrays]
 
 _DECIDE = "make the condition of If constant, or what it hangs on (--input_value=NAME:VALUE)"
 
 _MOST_UNROLLED = 16
 """Trips that are unrolled: bodies may then use the trip number in shapes, and XLA fuses them."""
+
+
+_MOST_WITH_SEQUENCES = 256
+"""The same for loops that carry sequences: another length in every trip is another program."""
+
+
+def _arrays(values: Iterable[Any]) -> Arrays:
+    """Return values as JAX arrays; sequences stay tuples of them."""
+    return tuple(jax.tree.map(jnp.asarray, value) for value in values)
 
 
 def _known(x: object) -> np.ndarray | None:
@@ -50,7 +61,7 @@ def if_(cond: Array | np.ndarray, *, else_branch: Subgraph, then_branch: Subgrap
         return tuple(then_branch() if known.item() else else_branch())
 
     def arrays(branch: Subgraph) -> Callable[[], Arrays]:
-        return lambda: tuple(jnp.asarray(value) for value in branch())
+        return lambda: _arrays(branch())
 
     try:
         shapes = [jax.eval_shape(arrays(branch)) for branch in (then_branch, else_branch)]
@@ -112,8 +123,14 @@ def loop(
     """
     going = cond is None or bool(np.asarray(cond).item())
     trips = None if m is None else int(np.asarray(m).item())
-    if going and trips is not None and trips > _MOST_UNROLLED:
+    nested = any(value is None or isinstance(value, tuple) for value in v_initial)
+    if going and trips is not None and trips > _MOST_UNROLLED and not nested:
         return _scanned_loop(trips, v_initial, body)
+    if going and trips is not None and trips > _MOST_WITH_SEQUENCES:
+        raise ShapeError(
+            f"Loop of {trips} trips that carries a sequence",
+            why=f"such loops are written out, and at most {_MOST_WITH_SEQUENCES} trips are",
+        )
     carried, collected = tuple(v_initial), list[Arrays]()
     trip = 0
     while going and (trips is None or trip < trips):
@@ -130,10 +147,7 @@ def loop(
 def _without_trips(v_initial: Arrays, body: Subgraph) -> Arrays:
     """Return the initial values and collections of length zero."""
     shapes = jax.eval_shape(
-        lambda *carried: tuple(
-            jnp.asarray(value) for value in body(np.int64(0), np.asarray(True), *carried)
-        ),
-        *v_initial,
+        lambda *carried: _arrays(body(np.int64(0), np.asarray(True), *carried)), *v_initial
     )
     collected = shapes[1 + len(v_initial) :]
     return (*v_initial, *(jnp.zeros((0, *shape.shape), shape.dtype) for shape in collected))
@@ -146,10 +160,10 @@ def _scanned_loop(trips: int, v_initial: Arrays, body: Subgraph) -> Arrays:
         again, *values = body(trip, np.asarray(True), *carried)
         if not _continues(again):
             raise StaticInputError("Loop that ends after its first trip", hint="set M to 1")
-        arrays = tuple(jnp.asarray(value) for value in values)
+        arrays = _arrays(values)
         return arrays[: len(carried)], arrays[len(carried) :]
 
-    initial = tuple(jnp.asarray(value) for value in v_initial)
+    initial = _arrays(v_initial)
     carried, collected = lax.scan(step, initial, to_index(np.arange(trips)))
     return (*carried, *collected)
 

@@ -92,9 +92,11 @@ def size(data: Array) -> np.ndarray:
     since=(1, 13, 14, 16, 19, 21, 23, 24, 25),
     traits=Traits.view(layout=Layout.ELEMENTWISE),
 )
-def identity(input: Array) -> Array:
-    """Return the input."""
-    return input
+def identity(
+    input: Array | tuple[Array, ...] | None,
+) -> Array | tuple[Array | tuple[Array, ...] | None]:
+    """Return the input, be it a tensor, a sequence or an optional."""
+    return (input,) if input is None or isinstance(input, tuple) else input
 
 
 @op("NonZero", since=(9, 13), static=("x",), traits=Traits.shape_only())

@@ -30,7 +30,7 @@ def concat_1(*inputs: Array, axis: int = 1) -> Array:
     return jnp.concatenate(inputs, axis)
 
 
-def _parts(input: Array, lengths: Sequence[int], axis: int) -> tuple[Array, ...]:
+def parts(input: Array, lengths: Sequence[int], axis: int) -> tuple[Array, ...]:
     """Return consecutive parts of the given lengths."""
     if sum(lengths) != input.shape[axis]:
         raise ShapeError(
@@ -71,8 +71,8 @@ def split(
     Source: ONNX operator specification, Split-18.
     """
     if split is not None:
-        return _parts(input, split.tolist(), axis)
-    return _parts(input, _equal_lengths(input.shape[axis], num_outputs or n_outputs), axis)
+        return parts(input, split.tolist(), axis)
+    return parts(input, _equal_lengths(input.shape[axis], num_outputs or n_outputs), axis)
 
 
 @op("Split", since=(13,), static=("split",), traits=_PART)
@@ -81,7 +81,7 @@ def split_13(
 ) -> tuple[Array, ...]:
     """Part a tensor along an axis; before opset 18 the node's outputs say into how many."""
     lengths = _equal_lengths(input.shape[axis], n_outputs) if split is None else split.tolist()
-    return _parts(input, lengths, axis)
+    return parts(input, lengths, axis)
 
 
 @op("Split", since=(2, 11), traits=_PART)
@@ -89,7 +89,7 @@ def split_2(
     input: Array, *, axis: int = 0, split: Ints | None = None, n_outputs: int = 1
 ) -> tuple[Array, ...]:
     """Part a tensor along an axis; up to opset 12 the lengths are an attribute."""
-    return _parts(input, split or _equal_lengths(input.shape[axis], n_outputs), axis)
+    return parts(input, split or _equal_lengths(input.shape[axis], n_outputs), axis)
 
 
 _IS_FILLED = {"constant": True, "reflect": False, "edge": False, "wrap": False}

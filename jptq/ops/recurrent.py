@@ -34,9 +34,9 @@ _ACTIVATIONS: dict[str, Callable[..., Array]] = {
     "softsign": lambda x, a, b: activation.softsign(x),
     "softplus": lambda x, a, b: activation.softplus(x),
 }
-_ALPHA = {"leakyrelu": 0.01, "thresholdedrelu": 1.0, "hardsigmoid": 0.2, "elu": 1.0, "affine": 1.0}
+_ALPHA = {"leakyrelu": 0.01, "thresholdedrelu": 1.0, "hardsigmoid": 0.2, "elu": 1.0}
 _BETA = {"hardsigmoid": 0.5}
-_TAKES_ALPHA = {*_ALPHA, "scaledtanh"}
+_TAKES_ALPHA = {*_ALPHA, "affine", "scaledtanh"}
 _REVERSED = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 """``direction``: which of the D parts of weights and state run backwards."""
 
@@ -48,6 +48,9 @@ def _resolve_activations(
 ) -> list[Activation]:
     """Return one function per name; given alphas and betas go, in order, to those that take one.
 
+    ONNX takes the defaults from the operators of these names. Affine and ScaledTanh are none:
+    theirs are zero, as in onnxruntime, which has zero for ThresholdedRelu too, against ONNX's one.
+
     Raises:
       ShapeError: A name is no activation.
     """
@@ -56,7 +59,7 @@ def _resolve_activations(
     for name in names:
         key = name.lower()
         function = choose(_ACTIVATIONS, key, "activation")
-        alpha, beta = _ALPHA.get(key, 1.0), _BETA.get(key, 0.0)
+        alpha, beta = _ALPHA.get(key, 0.0), _BETA.get(key, 0.0)
         if key in _TAKES_ALPHA and left_alpha:
             alpha = left_alpha.pop(0)
         if key in _TAKES_BETA and left_beta:

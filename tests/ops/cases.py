@@ -89,7 +89,12 @@ def _with_arrays(case: Case) -> Case:
     return dataclasses.replace(case, data_sets=data_sets)
 
 
-def _array(value: Any) -> np.ndarray:
+def _array(value: Any) -> Any:
+    """Return a tensor as an array, a sequence as a tuple of them, what is absent as None."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return tuple(map(_array, value))
     is_coded = isinstance(value, onnx.TensorProto)
     return onnx.numpy_helper.to_array(value) if is_coded else np.asarray(value)
 
@@ -106,20 +111,21 @@ def run(case: Case, inputs: list[np.ndarray], *, copies: int = 0) -> list[Any]:
     if not values:
         return list(call())
     if copies:
-        call, values = jax.vmap(call), [np.stack([value] * copies) for value in values]
+        call, values = jax.vmap(call), jax.tree.map(lambda x: np.stack([x] * copies), values)
     return list(jax.jit(call, compiler_options=_FAST_TO_COMPILE)(*values))
 
 
 def run_chain(case: Case, inputs: list[np.ndarray]) -> list[Any]:
     """Run a model of any size operator by operator and return its outputs."""
     names = [tensor.name for tensor in case.model.graph.input]
-    feeds = dict(zip(names, map(jnp.asarray, inputs), strict=True))
+    feeds = dict(zip(names, jax.tree.map(jnp.asarray, inputs), strict=True))
     return _run_graph(case.model, case.model.graph, feeds)
 
 
-def compare(case: Case, outputs: list[Any], expected: list[np.ndarray]) -> None:
+def compare(case: Case, outputs: list[Any], expected: list[Any]) -> None:
     """Assert equal dtypes, shapes and, within the tolerance of ONNX, values."""
-    for got, want in zip(outputs, expected, strict=True):
+    assert jax.tree.structure(outputs) == jax.tree.structure(expected)
+    for got, want in zip(jax.tree.leaves(outputs), jax.tree.leaves(expected), strict=True):
         array = np.asarray(got)
         assert array.dtype == want.dtype, f"dtype {array.dtype}, expected {want.dtype}"
         assert array.shape == want.shape, f"shape {array.shape}, expected {want.shape}"
@@ -130,9 +136,7 @@ def compare(case: Case, outputs: list[Any], expected: list[np.ndarray]) -> None:
         np.testing.assert_allclose(array, want, rtol=rtol, atol=case.atol)
 
 
-def as_function(
-    case: Case, given: list[np.ndarray]
-) -> tuple[Callable[..., tuple[Any, ...]], list[np.ndarray]]:
+def as_function(case: Case, given: list[Any]) -> tuple[Callable[..., tuple[Any, ...]], list[Any]]:
     """Return the case's only node as a function of its non-static inputs, and these inputs."""
     (node,) = case.model.graph.node
     entry = _find(case.model, node)
@@ -174,10 +178,16 @@ def _host(value: Any, *, static: bool) -> Any:
 
 def _call(entry: Op, inputs: list[Any], keywords: dict[str, Any]) -> tuple[Any, ...]:
     """Call an operator; what it makes of host values alone stays on the host."""
-    if any(isinstance(x, jax.Array) for x in inputs):
+    if any(isinstance(x, jax.Array) for x in jax.tree.leaves(inputs)):
         return _as_tuple(entry.function(*inputs, **keywords))
     with jax.ensure_compile_time_eval():
-        return tuple(np.asarray(y) for y in _as_tuple(entry.function(*inputs, **keywords)))
+        found = _as_tuple(entry.function(*inputs, **keywords))
+        return tuple(jax.tree.map(_on_host, found))
+
+
+def _on_host(value: Any) -> Any:
+    """Return what is known as NumPy; a subgraph may have closed over what is not."""
+    return value if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
 
 def _as_tuple(result: Any) -> tuple[Any, ...]:
@@ -203,7 +213,7 @@ def _attribute(model: onnx.ModelProto, attribute: onnx.AttributeProto, values: F
         return onnx.numpy_helper.to_array(value)
     if isinstance(value, onnx.GraphProto):
         return _subgraph(model, value, values)
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | onnx.TypeProto):
         return value
     return tuple(item.decode() if isinstance(item, bytes) else item for item in value)
 
@@ -232,9 +242,9 @@ def _operators(model: onnx.ModelProto, graph: onnx.GraphProto) -> Iterator[Op | 
 
 
 def _has_known_types(graph: onnx.GraphProto) -> bool:
-    """Whether all inputs, outputs and cast targets are plain tensors of numbers jptq has."""
+    """Whether all inputs, outputs and cast targets hold numbers that jptq has."""
     known = {code for code in range(1, 32) if _is_number(code)}
-    tensors = [tensor.type for tensor in (*graph.input, *graph.output)]
+    tensors = [_element(tensor.type) for tensor in (*graph.input, *graph.output)]
     targets = {
         attribute.i
         for node in graph.node
@@ -245,6 +255,14 @@ def _has_known_types(graph: onnx.GraphProto) -> bool:
         all(t.HasField("tensor_type") and t.tensor_type.elem_type in known for t in tensors)
         and targets <= known
     )
+
+
+def _element(kind: onnx.TypeProto) -> onnx.TypeProto:
+    """Return the type of the tensors in a sequence or an optional."""
+    while kind.HasField("sequence_type") or kind.HasField("optional_type"):
+        wrapped = kind.WhichOneof("value")
+        kind = getattr(kind, wrapped).elem_type
+    return kind
 
 
 def _is_number(code: int) -> bool:

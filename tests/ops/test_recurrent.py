@@ -105,6 +105,17 @@ def test_an_activation_is_the_one_of_onnxruntime_at_its_bend(name: str) -> None:
     check_against_onnxruntime("RNN", inputs, attributes, opset=14)
 
 
+@pytest.mark.parametrize("name", ["Affine", "ScaledTanh", "HardSigmoid", "LeakyRelu", "Elu"])
+@pytest.mark.parametrize("given", [{}, {"activation_alpha": [0.5]}, {"activation_beta": [0.25]}])
+def test_numbers_that_an_activation_lacks_are_those_of_onnxruntime(
+    name: str, given: dict[str, list[float]]
+) -> None:
+    x = np.array([-1, -0.5, 0, 0.5, 1, 1.5], np.float32).reshape(6, 1, 1)
+    inputs = [x, np.ones((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.float32)]
+    attributes: dict[str, Any] = {"activations": [name], "hidden_size": 1, **given}
+    check_against_onnxruntime("RNN", inputs, attributes, opset=14)
+
+
 def test_an_unknown_activation_is_refused_with_near_names() -> None:
     x, w, r = (jnp.asarray(a) for a in _inputs("RNN", 1)[:3])
     with pytest.raises(ShapeError, match="did you mean 'tanh'"):

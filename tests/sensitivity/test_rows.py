@@ -188,3 +188,15 @@ def test_errors_of_groups_are_means_over_all_outputs_those_of_nodes_over_reached
         total = np.mean(errors, axis=0).sum()
         of = len(rows.outputs) if kind == "group" else 1
         assert table.column("mse")[row] == pytest.approx(total / of, rel=1e-4)
+
+
+def test_rows_without_a_finite_derivative_have_no_score_and_are_named(net: Case) -> None:
+    rows = net.rows()
+    score = np.ones((len(rows.names), len(rows.candidates), 2))
+    assert rows.derivable(score, "probe")[1] == ()
+    score[1, 0, 1], score[2] = np.nan, np.inf
+    kept, (note,) = rows.derivable(score, "probe")
+    assert np.isnan(kept[1:3]).all()
+    assert np.isfinite(kept[3:]).all()
+    assert f"2 of {len(rows.names)}" in note
+    assert f"{rows.names[1]!r}, {rows.names[2]!r}" in note

@@ -33,6 +33,28 @@ _KINDS = {
     Kind.SHAPE_ONLY: "works on shapes, indices or booleans",
 }
 
+_DIFFERENCES = """\
+## Where others differ
+
+Outputs are compared with the node cases that ONNX ships, with its reference evaluator and
+with onnxruntime. What differs, and why it stays:
+
+| operator | difference |
+| --- | --- |
+| AffineGrid, expanded | Its size is needed inside an If: refused, by name. |
+| Attention in bfloat16 | Sums are float32; the evaluator rounds every addition: a step (0.0078). |
+| Cast to float8_e8m0 | Special and subnormal values follow ONNX's table, the evaluator does not. |
+| Equal and others, of text | Refused: networks are computed with numbers alone. |
+| If under a computed condition | Branches that give other shapes or structures are refused. |
+| LogSoftmax | Far below the maximum it is finite; the evaluator's quotient underflows to -inf. |
+| MaxPool, AveragePool, LpPool | `auto_pad=VALID` with `ceil_mode=1` counts the partial window, as \
+ONNX's shape inference and onnxruntime do; the text of VALID does not. |
+| Resize, `align_corners` | Sizes of scales are whole, as in ONNX's text and onnxruntime; the \
+evaluator divides by the fractional length. |
+| RNN with ThresholdedRelu | Its alpha is ONNX's 1 if absent; onnxruntime has 0. |
+
+"""
+
 _NOT_YET = """\
 ## Not here
 
@@ -53,6 +75,7 @@ def page() -> str:
         table = "| operator | versions | kind | CPU lowerings |\n| --- | --- | --- | --- |\n"
         rows = sorted(map(_row, families[family]))
         text.append(f"## {family.replace('_', ' ').capitalize()}\n\n{table}{_rows(rows)}")
+    text.append(_DIFFERENCES.rstrip() + "\n")
     text.append(_NOT_YET + _rows(sorted(NOT_YET.items())))
     return "\n".join(text)
 
