@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -124,6 +125,7 @@ class _Lowering:
                 raise ModelError("a graph output is a quantized constant", where=name)
         shapes = {n: tuple(v.shape) for n, v in self.known.items()}
         shapes |= {n: tuple(s.shape) for n, s in self.specs.items()}
+        shapes |= {n: self._size(nest) for n, nest in self.nests.items()}
         dtypes = {n: np.dtype(v.dtype) for n, v in self.known.items()}
         dtypes |= {n: np.dtype(s.dtype) for n, s in self.specs.items()}
         return Program(
@@ -273,6 +275,10 @@ class _Lowering:
                 vector=vector,
             )
         )
+
+    def _size(self, nest: Nest) -> tuple[int]:
+        """Return how many elements a sequence has, as the shape of a tensor of as many."""
+        return (sum(math.prod(self._spec(leaf).shape) for leaf in nest.leaves),)
 
     def _leaves(self, name: str) -> tuple[str, ...]:
         """Return the tensors of a value: itself, if it is one."""

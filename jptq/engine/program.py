@@ -124,7 +124,7 @@ class Program:
       weights: Raw constants by initializer name: the first argument of everything traced.
       slots: Packed weights by key.
       plan: The quantizers, or None if the graph has none.
-      shapes: Canonical shape of every tensor.
+      shapes: Canonical shape of every tensor; of a sequence the number of all its elements.
       dtypes: Dtype of every tensor, as the graph declares it: programs that run without 64-bit
         types have 32 bits instead.
       bound: Inputs that hold the example's value, because an operator needed it.

@@ -156,6 +156,8 @@ def test_a_sequence_inside_is_none_of_a_runners_business() -> None:
     assert {n: np.asarray(y)[0].tolist() for n, y in found.items()} == {
         n: y.tolist() for n, y in want.items()
     }
+    parts = _sequences().proto().graph.node[0].output[0]
+    assert runner.program.shapes[parts] == (12,)
 
 
 def test_text_is_refused_for_what_it_is() -> None:
