@@ -15,17 +15,29 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from jptq.registry import lookup
 
 Moments: TypeAlias = np.ndarray
-"""``float64[..., 7 + 2 C]``: the columns of `FIELDS`, then signal and noise power of each of the C
+"""``float64[..., 11 + 2 C]``: the columns of `FIELDS`, then signal and noise power of each of the C
 channels (`channels`), per comparison."""
 
-FIELDS = ("aa", "ae", "ee", "abs", "relative", "relative_count", "max")
+FIELDS = (
+    "aa",
+    "ae",
+    "ee",
+    "abs",
+    "relative",
+    "relative_count",
+    "max",
+    "ab",
+    "bb",
+    "broken",
+    "undefined",
+)
 
-EQUAL: Moments = np.asarray([[1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0]])
+EQUAL: Moments = np.asarray([[1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0]])
 """Of a tensor and itself."""
 
 _MOST_CHANNELS = 256
@@ -34,68 +46,103 @@ _BROKEN = 1e3
 """Error of an element that only quantization makes NaN or infinite, in units of the tensor's
 largest value: the worst there is, and still a number that can be added up and ranked."""
 
+_NEAR = 0.01
+"""Error power over signal power below which tensors are nearly equal."""
+
+_LARGEST = 1e150
+"""Float64 values beyond this count as this: their squares would have no number."""
+
 
 def moments(a: Array, b: Array) -> Array:
     """Return the sums that all metrics need, of one pair of tensors.
 
-    Call it (jitted) under ``jax.enable_x64``, as `compare` does: totals are float64, because the
-    cosine of two nearly equal tensors would drown in float32.
+    Call it (jitted) under ``jax.enable_x64``, as `compare` does: everything is float64, because the
+    cosine of two nearly equal tensors would drown in float32, and because squares and ratios of
+    float32 numbers leave the range of float32 at both ends.
 
     Args:
       a: Float output, any shape.
       b: Quantized output, same shape.
 
     Returns:
-      ``[7 + 2 C]``, see `Moments`; e is ``b - a``. NaN and infinite elements of ``a`` count as 0,
+      ``[11 + 2 C]``, see `Moments`; e is ``b - a``. NaN and infinite elements of ``a`` count as 0,
       without error if ``b`` has them too; all others that are NaN or infinite have the error
-      `_BROKEN`.
+      `_BROKEN`. How many there are of these is ``broken``, how many NaN ``a`` has ``undefined``.
     """
-    working = jnp.float32 if a.dtype == jnp.float32 else jnp.float64
     count = channels(a.shape)
     lead = a.shape[0] if count > 1 else 1
     rows = (lead, count, a.size // max(lead * count, 1))
-    x, y = a.astype(working).reshape(rows), b.astype(working).reshape(rows)
+    x, y = exact(a).reshape(rows), exact(b).reshape(rows)
     e = jnp.where((x == y) | (jnp.isnan(x) & jnp.isnan(y)), 0, y - x)
+    undefined = jnp.isnan(x)
     x = jnp.where(jnp.isfinite(x), x, 0)
-    largest = jnp.abs(x).max(initial=0)
-    # Away from x: a lost element must not look like a longer vector of the same direction.
-    lost = jnp.minimum(_BROKEN * jnp.where(largest > 0, largest, 1), jnp.finfo(working).max)
-    e = jnp.where(jnp.isfinite(e), e, jnp.where(x < 0, lost, -lost))
-    size = jnp.abs(e)
+    broken = ~jnp.isfinite(e)
+    e, y = jnp.where(broken, 0, e), jnp.where(broken | undefined, x, y)
+    # Where both hold the same infinity.
+    y = jnp.where(jnp.isfinite(y), y, 0)
+    large, size = jnp.abs(x), jnp.abs(e)
     nonzero = x != 0
-    relative = jnp.where(nonzero, size / jnp.where(nonzero, jnp.abs(x), 1), 0)
-    # Squares of large float32 numbers would overflow: both are taken in units of their largest.
-    worst = size.max(initial=0)
-    unit, step = (jnp.where(m > 0, m, 1) for m in (largest, worst))
-    x, e = x / unit, e / step
-    unit, step = unit.astype(jnp.float64), step.astype(jnp.float64)
-    signal, noise = _per_channel(x * x) * unit**2, _per_channel(e * e) * step**2
-    sums = jnp.stack(
-        [
-            signal.sum(),
-            _per_channel(x * e).sum() * unit * step,
-            noise.sum(),
-            _per_channel(jnp.abs(e)).sum() * step,
-            _per_channel(relative).sum(),
-            nonzero.sum().astype(jnp.float64),
-            worst.astype(jnp.float64),
-        ]
+    inverse = 1 / jnp.where(nonzero, large, jnp.inf)
+    products = (x * x, x * y, y * y, x * e, e * e, size, size * inverse)
+    counts = tuple(truth.astype(jnp.float64) for truth in (nonzero, undefined, broken))
+    beside_lost = (jnp.where(broken, large, 0), jnp.where(broken, inverse, 0))
+    sums, (most, worst) = _reduced((*products, *counts, *beside_lost), (large, size))
+    signal, ab, bb, ae, noise, total, relative, nonzeros, undefineds, lost, beside, against = sums
+    # Away from x: a lost element must not look like a longer vector of the same direction.
+    most = most.max(initial=0)
+    far = _BROKEN * jnp.where(most > 0, most, 1)
+    noise = noise + lost * far**2
+    fields = [
+        signal.sum(),
+        (ae - beside * far).sum(),
+        noise.sum(),
+        (total + lost * far).sum(),
+        (relative + against * far).sum(),
+        nonzeros.sum(),
+        jnp.maximum(worst.max(initial=0), jnp.where(lost.sum() > 0, far, 0)),
+        (ab - beside * far).sum(),
+        (bb - 2 * beside * far + lost * far**2).sum(),
+        lost.sum(),
+        undefineds.sum(),
+    ]
+    return jnp.concatenate([jnp.stack(fields), signal, noise])
+
+
+def exact(x: Array) -> Array:
+    """Return a tensor in float64, under ``jax.enable_x64``.
+
+    XLA:CPU takes denormal numbers for zero, also where it converts them: these are put together
+    from their bits. Host code has no such need.
+    """
+    wide = x.astype(jnp.float64)
+    if x.dtype == jnp.float64:
+        return jnp.where(jnp.isfinite(wide), jnp.clip(wide, -_LARGEST, _LARGEST), wide)
+    if x.dtype not in (jnp.float32, jnp.bfloat16):
+        return wide
+    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
+    magnitude = (bits & 0x007FFFFF).astype(jnp.float64) * 2.0**-149
+    return jnp.where(
+        (bits & 0x7F800000) == 0, jnp.where(bits < 0, -magnitude, magnitude), wide
     )
-    return jnp.concatenate([sums, signal, noise])
 
 
-_CHUNK = 256
-"""Terms that are added in float32 before float64 takes over: fast, and good to 1e-6 of a sum of
-terms of one sign. Errors of the metrics are relative to themselves, not to the outputs."""
+def _reduced(
+    added: tuple[Array, ...], largest: tuple[Array, ...]
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Add up some terms ``[N, C, M]`` to ``float64[C]``, and find the largest of others.
 
+    All of it in one pass: reductions apart would compute every term again for each.
+    """
+    sums = len(added)
 
-def _per_channel(terms: Array) -> Array:
-    """Add up ``[N, C, M]`` to ``float64[C]``."""
-    chunk = min(_CHUNK, max(terms.shape[2], 1))
-    spare = -terms.shape[2] % chunk
-    padded = jnp.pad(terms, ((0, 0), (0, 0), (0, spare)))
-    chunks = padded.reshape(*terms.shape[:2], -1, chunk).sum(-1)
-    return chunks.astype(jnp.float64).sum((0, 2))
+    def reduced(one: tuple[Array, ...], other: tuple[Array, ...]) -> tuple[Array, ...]:
+        pairs = list(zip(one, other, strict=True))
+        return (*(a + b for a, b in pairs[:sums]), *(jnp.maximum(a, b) for a, b in pairs[sums:]))
+
+    terms = (*added, *largest)
+    zeros = (np.float64(0),) * len(terms)
+    found = tuple(lax.reduce(terms, zeros, reduced, (0, 2)))
+    return found[:sums], found[sums:]
 
 
 def channels(shape: tuple[int, ...]) -> int:
@@ -116,7 +163,7 @@ def compare(a: Array | np.ndarray, b: Array | np.ndarray, *, axes: int = 1) -> A
       axes: Leading axes that count pairs: samples, as a rule.
 
     Returns:
-      ``[*pairs, 7 + 2 C]``, see `Moments`.
+      ``[*pairs, 11 + 2 C]``, see `Moments`.
     """
     with jax.enable_x64(True):
         return _compiled(axes)(a, b)
@@ -132,12 +179,15 @@ def _compiled(axes: int) -> Callable[..., Array]:
 
 def _cosine(m: Moments, size: int) -> np.ndarray:
     del size
-    aa, bb = m[..., 0], np.maximum(m[..., 0] + 2 * m[..., 1] + m[..., 2], 0.0)
-    norms = np.sqrt(aa * bb)
+    aa, ae, ee, ab, bb = (m[..., FIELDS.index(name)] for name in ("aa", "ae", "ee", "ab", "bb"))
+    # Of nearly equal tensors the error has digits that their products have lost.
+    near = ee < _NEAR * aa
+    inner, other = np.where(near, aa + ae, ab), np.where(near, aa + 2 * ae + ee, bb)
     both_zero = (aa == 0) & (bb == 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = np.clip((aa + m[..., 1]) / norms, -1.0, 1.0)
-    return np.where(both_zero, 1.0, np.where(norms == 0, 0.0, value))
+        # A product of both would leave the range of float64 before its root comes back.
+        value = np.clip(inner / np.sqrt(aa) / np.sqrt(other), -1.0, 1.0)
+    return np.where(both_zero, 1.0, np.where((aa == 0) | (bb == 0), 0.0, value))
 
 
 def _mse(m: Moments, size: int) -> np.ndarray:
@@ -187,7 +237,7 @@ class Metric:
     """A metric.
 
     Attributes:
-      of: ``of(moments float64[..., 7 + 2 C], elements per tensor) -> float64[...]``.
+      of: ``of(moments float64[..., 11 + 2 C], elements per tensor) -> float64[...]``.
       better: ``higher`` or ``lower``.
       pooled: Moments are added over samples first: for ratios whose denominator may be tiny in a
         single sample.
@@ -225,26 +275,42 @@ class Means:
         self._size = size
         self._sum = np.zeros(len(names))
         self._count = np.zeros(len(names))
+        self._least = np.full(len(names), np.inf)
         self._moments: np.ndarray | float = 0.0
 
     def add(self, m: Moments) -> None:
-        """Take in ``float64[S, 7 + 2 C]``, a row per sample."""
+        """Take in ``float64[S, 11 + 2 C]``, a row per sample."""
         values = evaluate(self._names, m, self._size)
-        self._sum += np.nansum(values, axis=0)
-        self._count += (~np.isnan(values)).sum(axis=0)
+        finite = np.isfinite(values)
+        self._sum += np.where(finite, values, 0.0).sum(axis=0)
+        self._count += finite.sum(axis=0)
+        self._least = np.fmin(self._least, np.fmin.reduce(values, axis=0, initial=np.inf))
         self._moments = self._moments + m.sum(0)
 
     def values(self) -> np.ndarray:
-        """Return ``float64[M]``: means over the samples, those without a number left out.
+        """Return ``float64[M]``: means over the samples that have a finite value (`mean`).
 
         Pooled metrics are those of all samples together.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean = np.where(self._count > 0, self._sum / self._count, np.nan)
+            mean = np.where(self._count > 0, self._sum / self._count, self._least)
         for i, name in enumerate(self._names):
             if METRICS[name].pooled:
                 mean[i] = METRICS[name].of(np.asarray(self._moments), self._size)
         return np.asarray(mean)
+
+
+def mean(values: np.ndarray) -> float:
+    """Return the mean of a metric over samples, infinities left out.
+
+    A sample without any error has an infinite ratio of signal to noise: it says nothing of the
+    others. Where no sample has a finite value, the worst one stands.
+
+    Args:
+      values: ``float64[S]``.
+    """
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float(np.fmin.reduce(values, initial=np.inf))
 
 
 def evaluate(names: Sequence[str], m: Moments, size: int) -> np.ndarray:
@@ -252,7 +318,7 @@ def evaluate(names: Sequence[str], m: Moments, size: int) -> np.ndarray:
 
     Args:
       names: M keys of `METRICS`.
-      m: ``float64[S, 7 + 2 C]``, a row per sample.
+      m: ``float64[S, 11 + 2 C]``, a row per sample.
       size: Elements of the tensors compared.
 
     Returns:

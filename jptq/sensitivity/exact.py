@@ -109,7 +109,7 @@ class _Sweep:
         tables: Sequence[Table],
         packed: Sequence[Mapping[str, Array]],
     ) -> Iterator[tuple[tuple[int, int], dict[str, Array]]]:
-        """Yield ``(row, candidate), {output: moments [S, 7 + 2 C]}``."""
+        """Yield ``(row, candidate), {output: moments [S, 11 + 2 C]}``."""
         floats = self.runner.float_weights
         prefixes = self.pieces.prefixes(floats, feeds)
         plan = self.runner.program.plan

@@ -206,7 +206,7 @@ def comparison(
     """Return the errors of outputs from their moments.
 
     Args:
-      sums: ``{output: float64[S, 7 + 2 C] per batch}``, see `similarity.moments`.
+      sums: ``{output: float64[S, 11 + 2 C] per batch}``, see `similarity.moments`.
       shapes: Of one sample's outputs.
     """
     outputs, samples = [], 0

@@ -5,6 +5,8 @@ import math
 import jax
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from jptq.errors import UnknownNameError
 from jptq.metrics import similarity
@@ -255,13 +257,117 @@ def test_means_of_batches_are_those_of_all_samples_at_once() -> None:
     for part in np.split(sums, [1, 4]):
         means.add(part)
     np.testing.assert_allclose(
-        means.values(), similarity.evaluate(names, sums, 15).mean(0), rtol=1e-12
+        means.values(),
+        [similarity.mean(column) for column in similarity.evaluate(names, sums, 15).T],
+        rtol=1e-12,
     )
 
 
-def test_a_sample_without_a_number_is_left_out_of_the_mean() -> None:
-    means = similarity.Means(("mse",), 1)
-    sums = np.zeros((2, 9))
-    sums[:, 2] = 5.0, np.nan
+def test_a_sample_without_error_is_left_out_of_the_mean_ratio() -> None:
+    a, b = pair(2, 1, 3, 5)
+    b[1] = a[1]
+    sums = np.asarray(similarity.compare(a, b))
+    means = similarity.Means(("sqnr",), 15)
     means.add(sums)
-    assert means.values() == [5.0]
+    ratio = one("sqnr", a[0], b[0])
+    assert means.values() == pytest.approx([ratio])
+    values = similarity.evaluate(("sqnr",), sums, 15)[:, 0]
+    assert list(values) == [pytest.approx(ratio), math.inf]
+    assert similarity.mean(values) == pytest.approx(ratio)
+    assert similarity.mean(values[1:]) == math.inf
+
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=True)
+"""Every finite float32, denormals included."""
+
+MAGNITUDES = st.one_of(
+    FLOATS,
+    st.builds(
+        lambda digits, exponent: float(np.float32(digits * 2.0**exponent)),
+        st.floats(-1, 1),
+        st.integers(-149, 127),
+    ),
+)
+
+WHOLE = (1, 2, 3)
+"""One shape: a program is compiled per shape, never per value."""
+
+
+def _tensors() -> st.SearchStrategy[np.ndarray]:
+    numbers = st.lists(MAGNITUDES, min_size=6, max_size=6)
+    return numbers.map(lambda values: np.asarray(values, np.float32).reshape(WHOLE))
+
+
+def whole(name: str, a: np.ndarray, b: np.ndarray) -> float:
+    """The definitions of `oracle` with their conventions, in NumPy's float64."""
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    e = y - x
+
+    def share(noise: float, signal: float) -> float:
+        return 0.0 if noise == 0 else 1.0 if signal == 0 else noise / signal
+
+    if name == "cosine-similarity":
+        norms = np.linalg.norm(x) * np.linalg.norm(y)
+        if norms == 0:
+            return float(not x.any() and not y.any())
+        return float(np.clip((x * y).sum() / norms, -1, 1))
+    if name == "mre":
+        return float((np.abs(e)[x != 0] / np.abs(x[x != 0])).mean()) if x.any() else 0.0
+    if name == "sqnr":
+        signal, noise = float(np.linalg.norm(x)), float(np.linalg.norm(e))
+        if noise == 0:
+            return math.inf if signal else 0.0
+        return 10 * (math.log10(signal) - math.log10(noise)) if signal else -math.inf
+    if name == "nsr":
+        return share(float((e**2).sum()), float((x**2).sum()))
+    if name == "channel-nsr":
+        noise, signal = (e**2).sum((0, 2)), (x**2).sum((0, 2))
+        return float(np.mean([share(n, s) for n, s in zip(noise, signal, strict=True)]))
+    return {
+        "mse": float((e**2).mean()),
+        "mae": float(np.abs(e).mean()),
+        "chebyshev": float(np.abs(e).max()),
+    }[name]
+
+
+@given(_tensors(), _tensors())
+@example(np.full(WHOLE, 3.4e38, np.float32), np.full(WHOLE, -3.4e38, np.float32))
+@example(np.full(WHOLE, 1e-45, np.float32), np.full(WHOLE, 3e-45, np.float32))
+@example(np.full(WHOLE, 1e-45, np.float32), np.full(WHOLE, 3.4e38, np.float32))
+@example(np.full(WHOLE, 1e9, np.float32), np.full(WHOLE, 1e-9, np.float32))
+@settings(max_examples=150, deadline=None)
+def test_metrics_are_exact_over_the_whole_range_of_float32(a: np.ndarray, b: np.ndarray) -> None:
+    sums = _moments(a, b)[np.newaxis]
+    alone = similarity.evaluate(NAMES, sums, a.size)[0]
+    streamed = similarity.Means(NAMES, a.size)
+    streamed.add(sums)
+    want = [whole(name, a, b) for name in NAMES]
+    np.testing.assert_allclose(alone, want, rtol=1e-9, atol=0, err_msg=str(NAMES))
+    np.testing.assert_allclose(streamed.values(), want, rtol=1e-9, atol=0)
+
+
+@given(_tensors(), _tensors())
+@settings(max_examples=60, deadline=None)
+def test_pooled_metrics_are_exact_over_the_whole_range(a: np.ndarray, b: np.ndarray) -> None:
+    means = similarity.Means(("nsr", "channel-nsr"), a.size)
+    for pair_of in ((a, b), (b, a)):
+        means.add(_moments(*pair_of)[np.newaxis])
+    both = np.concatenate([a, b], axis=2), np.concatenate([b, a], axis=2)
+    want = [whole(name, *both) for name in ("nsr", "channel-nsr")]
+    np.testing.assert_allclose(means.values(), want, rtol=1e-9)
+
+
+def test_no_value_compiles_another_program() -> None:
+    before = similarity._compiled(0)._cache_size()
+    for scale in (1e-45, 1e-38, 1.0, 3e38):
+        _moments(np.full(WHOLE, scale, np.float32), np.zeros(WHOLE, np.float32))
+    assert similarity._compiled(0)._cache_size() <= before + 1
+
+
+def test_elements_that_quantization_breaks_are_counted() -> None:
+    a, b = pair(1, 3, 4)
+    a[0, 0, 0] = b[0, 0, 0] = np.nan
+    a[0, 0, 1] = b[0, 0, 1] = -np.inf
+    b[0, 1, :2] = np.nan, np.inf
+    counts = _moments(a, b)[[similarity.FIELDS.index(n) for n in ("broken", "undefined")]]
+    assert counts.tolist() == [2.0, 1.0]
