@@ -46,8 +46,9 @@ def sweep(
 
     Args:
       prepared: A calibrated network.
-      metric: What the thresholds are of: a node is raised if its score, rounded to five decimals,
-        is at or below one for ``cosine-similarity`` and ``sqnr``, at or above one for the others.
+      metric: What the thresholds are of: a node is raised if its score, as tables print it
+        (`results.sensitivity.shown`), is at or below one for ``cosine-similarity`` and ``sqnr``,
+        at or above one for the others.
       thresholds: In the order in which they are tried; taken from the ranking if there are none.
       evaluator: Scores a forward; the outputs' cosine decides without one.
       bound: Share of float that every score keeps, or the mean cosine that every output keeps.

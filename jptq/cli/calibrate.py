@@ -45,6 +45,7 @@ def run(flags: FlagValues) -> int:
     from jptq import ir, tuning
     from jptq.api.run import WORK
     from jptq.data.samples import write_samples
+    from jptq.tuning import findings
 
     with progress.bars() as shown:
         found = tuning.prepare(
@@ -65,6 +66,7 @@ def run(flags: FlagValues) -> int:
     compiling = compile_flags.compile_file(flags)
     if compiling is not None and compiling.dump_calibration_data:
         write_samples(out / "calibration_data", found.samples)
+    notes = (*found.notes, *findings.first_sample(found))
     kinds = Counter(calibration.kind for calibration in found.plan.calibrations)
     types = Counter(found.configured.values())
     if flags.json:
@@ -75,6 +77,7 @@ def run(flags: FlagValues) -> int:
                 "quantizers": dict(sorted(kinds.items())),
                 "types": dict(sorted(types.items())),
                 "integer_ranges": ranges.to_json(),
+                "notes": list(notes),
                 "out": str(out),
             }
         )
@@ -85,6 +88,6 @@ def run(flags: FlagValues) -> int:
         f"quantizers  {kinds['feature']} on features, {kinds['weight']} on weights ({listed})",
         f"written to  {out}: calibrated_model.onnx, optimized_float_model.onnx",
     )
-    for note in ranges.notes:
+    for note in (*ranges.notes, *notes):
         output.print_paragraph(note)
     return 0

@@ -36,6 +36,7 @@ def run(flags: FlagValues) -> int:
     with progress.bars() as shown:
         prepared = inputs.prepared(flags, shown)
         from jptq import tuning
+        from jptq.tuning import findings
 
         evaluator = None if flags.evaluator is None else tuning.Evaluator.load(flags.evaluator)
         measurer = tuning.Measurer(prepared, evaluator, tuning.Journal(None))
@@ -45,7 +46,13 @@ def run(flags: FlagValues) -> int:
         found = measurer("model", prepared.configured)
         shown("evaluate", 2, 2)
         ranges = tuning.integer_ranges(prepared, progress=shown)
-    notes = (*tuning.doubts(floating, [found]), *ranges.notes)
+    assert found.comparison is not None
+    notes = (
+        *prepared.notes,
+        *tuning.doubts(floating, [found]),
+        *findings.remarks(prepared, prepared.table(prepared.configured), found.comparison),
+        *ranges.notes,
+    )
     content = {
         **_json(floating, found),
         "integer_ranges": ranges.to_json(),
@@ -94,6 +101,9 @@ def _outputs(found: Evaluation, prepared: Prepared) -> Table:
     rows = []
     for one in found.comparison.outputs:
         name = one.output
+        if one.equal is not None:
+            rows.append((name, "equal", "", f"{one.equal:.2%}", ""))
+            name = ""
         for title, spread, digits in (
             ("cosine", one.cosine, ".6f"),
             ("L1", one.l1, ".3g"),

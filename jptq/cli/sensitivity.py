@@ -132,7 +132,8 @@ def _print(table: SensitivityTable, prepared: Prepared, *, top: int) -> None:
     from jptq.report import sensitivity_table
 
     kept = table.take(table.order()[:top] if top else table.order())
-    output.print_text(sensitivity_table(kept, before=_columns(kept, prepared)).lstrip("\n"))
+    printed = sensitivity_table(kept, before=_columns(kept, prepared), exact=True)
+    output.print_text(printed.lstrip("\n"))
     left = len(table.rows) - len(kept.rows)
     metrics = f"{table.method}, {table.samples} samples, outputs {', '.join(table.outputs)}"
     more = f"{left} more rows: --top=0; " if left else ""

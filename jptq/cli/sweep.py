@@ -1,10 +1,10 @@
 """Raise all nodes at or beyond each threshold of a ranking, and really run every row.
 
 Ranks once by --metric, then walks the --thresholds: a node becomes INT16 if its score, rounded to
-five decimals, is at or below the threshold (cosine-similarity, sqnr), or at or above it (mse, mre,
-chebyshev). The first row raises nothing; the first one that meets the goal is taken, the best one
-if none does. With --out, sweep.json, the row's quant_config.json and its calibrated_model.onnx are
-written, from which another sweep can go on.
+five decimals (errors below 0.001 to five digits), is at or below the threshold (cosine-similarity,
+sqnr), or at or above it (mse, mre, chebyshev). The first row raises nothing; the first one that
+meets the goal is taken, the best one if none does. With --out, sweep.json, the row's
+quant_config.json and its calibrated_model.onnx are written, from which another sweep can go on.
 
 Exit codes: 0 goal met; 3 not met.
 """

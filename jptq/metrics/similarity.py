@@ -20,7 +20,7 @@ from jax import Array, lax
 from jptq.registry import lookup
 
 Moments: TypeAlias = np.ndarray
-"""``float64[..., 11 + 2 C]``: the columns of `FIELDS`, then signal and noise power of each of the C
+"""``float64[..., 12 + 2 C]``: the columns of `FIELDS`, then signal and noise power of each of the C
 channels (`channels`), per comparison."""
 
 FIELDS = (
@@ -35,9 +35,12 @@ FIELDS = (
     "bb",
     "broken",
     "undefined",
+    "different",
 )
 
-EQUAL: Moments = np.asarray([[1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0]])
+EQUAL: Moments = np.asarray(
+    [[*(float(name in ("aa", "relative_count", "ab", "bb")) for name in FIELDS), 1.0, 0.0]]
+)
 """Of a tensor and itself."""
 
 _MOST_CHANNELS = 256
@@ -65,15 +68,17 @@ def moments(a: Array, b: Array) -> Array:
       b: Quantized output, same shape.
 
     Returns:
-      ``[11 + 2 C]``, see `Moments`; e is ``b - a``. NaN and infinite elements of ``a`` count as 0,
+      ``[12 + 2 C]``, see `Moments`; e is ``b - a``. NaN and infinite elements of ``a`` count as 0,
       without error if ``b`` has them too; all others that are NaN or infinite have the error
-      `_BROKEN`. How many there are of these is ``broken``, how many NaN ``a`` has ``undefined``.
+      `_BROKEN`. How many there are of these is ``broken``, how many NaN ``a`` has ``undefined``,
+      how many elements are not equal ``different``.
     """
     count = channels(a.shape)
     lead = a.shape[0] if count > 1 else 1
     rows = (lead, count, a.size // max(lead * count, 1))
     x, y = exact(a).reshape(rows), exact(b).reshape(rows)
-    e = jnp.where((x == y) | (jnp.isnan(x) & jnp.isnan(y)), 0, y - x)
+    same = (x == y) | (jnp.isnan(x) & jnp.isnan(y))
+    e = jnp.where(same, 0, y - x)
     undefined = jnp.isnan(x)
     x = jnp.where(jnp.isfinite(x), x, 0)
     broken = ~jnp.isfinite(e)
@@ -84,10 +89,11 @@ def moments(a: Array, b: Array) -> Array:
     nonzero = x != 0
     inverse = 1 / jnp.where(nonzero, large, jnp.inf)
     products = (x * x, x * y, y * y, x * e, e * e, size, size * inverse)
-    counts = tuple(truth.astype(jnp.float64) for truth in (nonzero, undefined, broken))
+    counts = tuple(truth.astype(jnp.float64) for truth in (nonzero, undefined, ~same, broken))
     beside_lost = (jnp.where(broken, large, 0), jnp.where(broken, inverse, 0))
     sums, (most, worst) = _reduced((*products, *counts, *beside_lost), (large, size))
-    signal, ab, bb, ae, noise, total, relative, nonzeros, undefineds, lost, beside, against = sums
+    signal, ab, bb, ae, noise, total, relative, nonzeros, *others = sums
+    undefineds, different, lost, beside, against = others
     # Away from x: a lost element must not look like a longer vector of the same direction.
     most = most.max(initial=0)
     far = _BROKEN * jnp.where(most > 0, most, 1)
@@ -104,6 +110,7 @@ def moments(a: Array, b: Array) -> Array:
         (bb - 2 * beside * far + lost * far**2).sum(),
         lost.sum(),
         undefineds.sum(),
+        different.sum(),
     ]
     return jnp.concatenate([jnp.stack(fields), signal, noise])
 
@@ -121,9 +128,7 @@ def exact(x: Array) -> Array:
         return wide
     bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
     magnitude = (bits & 0x007FFFFF).astype(jnp.float64) * 2.0**-149
-    return jnp.where(
-        (bits & 0x7F800000) == 0, jnp.where(bits < 0, -magnitude, magnitude), wide
-    )
+    return jnp.where((bits & 0x7F800000) == 0, jnp.where(bits < 0, -magnitude, magnitude), wide)
 
 
 def _reduced(
@@ -163,7 +168,7 @@ def compare(a: Array | np.ndarray, b: Array | np.ndarray, *, axes: int = 1) -> A
       axes: Leading axes that count pairs: samples, as a rule.
 
     Returns:
-      ``[*pairs, 11 + 2 C]``, see `Moments`.
+      ``[*pairs, 12 + 2 C]``, see `Moments`.
     """
     with jax.enable_x64(True):
         return _compiled(axes)(a, b)
@@ -237,7 +242,7 @@ class Metric:
     """A metric.
 
     Attributes:
-      of: ``of(moments float64[..., 11 + 2 C], elements per tensor) -> float64[...]``.
+      of: ``of(moments float64[..., 12 + 2 C], elements per tensor) -> float64[...]``.
       better: ``higher`` or ``lower``.
       pooled: Moments are added over samples first: for ratios whose denominator may be tiny in a
         single sample.
@@ -279,13 +284,19 @@ class Means:
         self._moments: np.ndarray | float = 0.0
 
     def add(self, m: Moments) -> None:
-        """Take in ``float64[S, 11 + 2 C]``, a row per sample."""
+        """Take in ``float64[S, 12 + 2 C]``, a row per sample."""
         values = evaluate(self._names, m, self._size)
         finite = np.isfinite(values)
         self._sum += np.where(finite, values, 0.0).sum(axis=0)
         self._count += finite.sum(axis=0)
         self._least = np.fmin(self._least, np.fmin.reduce(values, axis=0, initial=np.inf))
         self._moments = self._moments + m.sum(0)
+
+    @property
+    def broken(self) -> int:
+        """How many elements only quantization made NaN or infinite."""
+        sums = np.asarray(self._moments)
+        return int(sums[FIELDS.index("broken")]) if sums.ndim else 0
 
     def values(self) -> np.ndarray:
         """Return ``float64[M]``: means over the samples that have a finite value (`mean`).
@@ -318,7 +329,7 @@ def evaluate(names: Sequence[str], m: Moments, size: int) -> np.ndarray:
 
     Args:
       names: M keys of `METRICS`.
-      m: ``float64[S, 11 + 2 C]``, a row per sample.
+      m: ``float64[S, 12 + 2 C]``, a row per sample.
       size: Elements of the tensors compared.
 
     Returns:

@@ -59,9 +59,14 @@ def _answer(report: Report) -> list[str]:
                 "mean cosine of every output",
                 f"at least {goal.min_cosine:g}",
                 f"{wording.min_cosine(final)} (measured)",
-                _verdict(short, f"{short:.3g} short"),
+                _verdict(short, f"{short:.3g} short" if short == short else "no number"),
             )
         )
+        rows += [
+            ("channels of an output that are lost", "none", f"{count} (measured)", "**missed**")
+            for count in [sum(map(wording.lost, final.comparison.outputs))]
+            if count
+        ]
     if goal.budget_us is not None and final.time_us is not None:
         over = final.time_us - goal.budget_us
         rows.append(
@@ -277,7 +282,7 @@ def _tried(report: Report) -> list[str]:
 def _ranking(report: Report) -> list[str]:
     table = report.sensitivity
     head = table.take(table.order()[:HEAD])
-    lines = text.sensitivity_table(head).lstrip("\n").splitlines()
+    lines = text.sensitivity_table(head, exact=True).lstrip("\n").splitlines()
     return [
         "## Ranking",
         f"The {len(head.rows)} worst of {len(table.rows)} nodes, only the node itself quantized, "

@@ -150,6 +150,7 @@ def _cosine_cell(number: int, of: Callable[[Spread], float]) -> Cell:
     def cell(evaluation: Evaluation) -> str:
         if evaluation.comparison is None:
             return "-"
-        return f"{of(evaluation.comparison.outputs[number].cosine):.6f}"
+        output = evaluation.comparison.outputs[number]
+        return wording.output_cosine(output, of(output.cosine))
 
     return cell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 from jptq.report import wording
@@ -52,6 +53,7 @@ def compared(report: Report) -> Table:
         rows.append(("  share of float", *(_share(e, task) for _, e in columns)))
     rows += [
         ("least mean cosine (measured)", *(wording.min_cosine(e) for _, e in columns)),
+        *_hidden(columns),
         (
             f"latency, {wording.times(report.final)}",
             *(wording.micros(e.time_us) for _, e in columns),
@@ -69,6 +71,20 @@ def compared(report: Report) -> Table:
         rows=tuple(rows),
         align=("left", *(RIGHT,) * len(columns)),
     )
+
+
+def _hidden(columns: Sequence[tuple[str, Evaluation]]) -> list[tuple[str, ...]]:
+    """Return rows for what the cosine does not show, where there is any."""
+    found = [e.comparison.outputs if e.comparison is not None else () for _, e in columns]
+    counted = {
+        "channels lost (measured)": [sum(map(wording.lost, outputs)) for outputs in found],
+        "elements not finite (measured)": [sum(o.broken for o in outputs) for outputs in found],
+    }
+    return [
+        (title, wording.NONE, *map(str, counts[1:]))
+        for title, counts in counted.items()
+        if any(counts)
+    ]
 
 
 def _share(evaluation: Evaluation, task: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jptq.results import Comparison, OutputError, SensitivityTable, Spread
+from jptq.results.sensitivity import DIGITS, shown
 
 KEY_WIDTH = (10, 50)
 """Least and largest width of the first column of `info_table`."""
@@ -81,6 +82,7 @@ def sensitivity_table(
     *,
     candidate: str | None = None,
     before: Mapping[str, Sequence[object]] | None = None,
+    exact: bool = False,
 ) -> str:
     """Return the ranking as the vendor's debugger prints it, worst row first.
 
@@ -89,6 +91,7 @@ def sensitivity_table(
       candidate: Which candidate's scores; the first if None.
       before: Columns to print before the metrics, in the order of ``table.rows``: ``node`` for
         weights; ``node``, ``threshold`` and ``qtype`` for activations.
+      exact: Write small errors with significant digits, where the vendor's tables have 0.0.
 
     Returns:
       Lines without a newline at the end; the first one is empty.
@@ -104,8 +107,14 @@ def sensitivity_table(
     }
     for metric in table.metrics:
         scores = table.column(metric, candidate)
-        columns[metric] = [str(round(float(scores[i]), 5)) for i in order]
+        written = shown if exact else _decimals
+        columns[metric] = [str(written(metric, float(scores[i]))) for i in order]
     return info_table(table.kind, [table.rows[i] for i in order], columns, title="node sensitivity")
+
+
+def _decimals(metric: str, value: float) -> float:
+    del metric
+    return round(value, DIGITS)
 
 
 def distance_table(comparison: Comparison) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jptq.results import Evaluation, Raised, Report
+from jptq.results import Evaluation, OutputError, Raised, Report
 
 NONE = "-"
 """Stands where there is no number."""
@@ -53,6 +53,17 @@ def times(evaluation: Evaluation) -> str:
 def min_cosine(evaluation: Evaluation) -> str:
     """Write the least mean cosine of any output."""
     return NONE if evaluation.comparison is None else cosine(evaluation.comparison.min_cosine)
+
+
+def lost(output: OutputError) -> int:
+    """Return how many channels of an output are lost."""
+    return sum(len(one.channels) for one in output.lost)
+
+
+def output_cosine(output: OutputError, value: float) -> str:
+    """Write one of an output's cosines, and beside it what that does not show."""
+    count = lost(output)
+    return cosine(value) + (f" ({count} lost)" if count else "")
 
 
 def rank(report: Report, node: Raised) -> str:

@@ -1,7 +1,7 @@
 """What the methods produce: tables that can be stored, compared and handed on."""
 
 from jptq.results.allocation import Allocation, Status
-from jptq.results.evaluation import Comparison, Evaluation, OutputError, Spread
+from jptq.results.evaluation import Comparison, Evaluation, Lost, OutputError, Spread
 from jptq.results.latency import Boundary, LatencyTable, NodeTime
 from jptq.results.ranges import Excess, IntegerRanges
 from jptq.results.report import Goal, Outcome, Raised, Report
@@ -16,6 +16,7 @@ __all__ = [
     "Goal",
     "IntegerRanges",
     "LatencyTable",
+    "Lost",
     "NodeTime",
     "Outcome",
     "OutputError",

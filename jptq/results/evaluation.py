@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,24 @@ class Spread:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Lost:
+    """Channels of an output whose values quantization takes away, whatever the cosine of the whole.
+
+    Attributes:
+      axis: Of the output; channels are counted along it.
+      channels: Their indices.
+      correlation: Pearson's, of float and quantized values over all samples, the least of any of
+        the channels; 0 if the quantized values are all the same.
+      magnitude: Largest absolute float value in any of them.
+    """
+
+    axis: int
+    channels: tuple[int, ...]
+    correlation: float
+    magnitude: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OutputError:
     """One output of a quantized model against the float model.
 
@@ -26,7 +45,15 @@ class OutputError:
       l1: Mean absolute difference, in the output's unit.
       l2: Mean squared difference (the vendor's "L2 Distance", no root).
       chebyshev: Largest absolute difference.
-      sqnr: 10*log10(|a|/|a-b|), the vendor's halved one.
+      sqnr: 10*log10(|a|/|a-b|), the vendor's halved one; a sample without error has an infinite
+        one, which the mean leaves out.
+      elements: Number of elements over all samples.
+      broken: How many of these only quantization makes NaN or infinite; the output has no cosine
+        and no distances then, they are NaN.
+      undefined: How many are NaN in the float model.
+      equal: For integers and truth values: share of equal elements; None for other outputs.
+      magnitude: Largest absolute float value, NaN and infinities left out; 0 if it is not known.
+      lost: Channels that lose their values, by axis.
     """
 
     output: str
@@ -35,6 +62,29 @@ class OutputError:
     l2: Spread
     chebyshev: Spread
     sqnr: Spread
+    elements: int = 0
+    broken: int = 0
+    undefined: int = 0
+    equal: float | None = None
+    magnitude: float = 0.0
+    lost: tuple[Lost, ...] = ()
+
+    @property
+    def broken_share(self) -> float:
+        """Share of elements that only quantization makes NaN or infinite."""
+        return self.broken / self.elements if self.broken else 0.0
+
+    @property
+    def quality(self) -> float:
+        """What ``--min_cosine`` bounds.
+
+        The mean cosine, or the share of equal elements of integers; not more than the correlation
+        of a channel that is `lost`. Where elements are `broken`, their share below zero.
+        """
+        if self.broken:
+            return -self.broken_share
+        whole = self.cosine.mean if self.equal is None else self.equal
+        return min([whole, *(one.correlation for one in self.lost)])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,11 +101,17 @@ class Comparison:
 
     @property
     def min_cosine(self) -> float:
-        """The least mean cosine of any output: what ``--min_cosine`` bounds.
+        """The least mean cosine of any output; NaN if one has none.
 
         Outputs of integers (an ArgMax) are only compared if there are no others.
         """
-        return min((output.cosine.mean for output in self.outputs), default=1.0)
+        found = [output.cosine.mean for output in self.outputs]
+        return math.nan if any(map(math.isnan, found)) else min(found, default=1.0)
+
+    @property
+    def quality(self) -> float:
+        """The least quality of any output (`OutputError.quality`)."""
+        return min((output.quality for output in self.outputs), default=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,12 +151,29 @@ class Evaluation:
 
     @property
     def quality(self) -> float:
-        """What a goal bounds: the worst share of float, without scores the least mean cosine."""
+        """What a goal bounds: the worst share of float, without scores that of the outputs."""
         share = self.worst_share
         if share is not None:
             return share
-        return self.comparison.min_cosine if self.comparison is not None else 1.0
+        return self.comparison.quality if self.comparison is not None else 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return dataclasses.asdict(self)
+        content: dict[str, Any] = plain(dataclasses.asdict(self))
+        return content
+
+
+def plain(content: Any) -> Any:
+    """Return what JSON can hold: it has no infinities, they are written as words.
+
+    Example:
+      >>> plain({"sqnr": [math.inf, 1.5]})
+      {'sqnr': ['inf', 1.5]}
+    """
+    if isinstance(content, Mapping):
+        return {key: plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [plain(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return str(content)
+    return content

@@ -7,7 +7,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from jptq.results.evaluation import Evaluation
+from jptq.results.evaluation import Evaluation, plain
 from jptq.results.report import Goal
 from jptq.results.sweep import SweepRow
 
@@ -38,7 +38,7 @@ class Advice:
 
     Attributes:
       kind: ``metric``, ``ties``, ``output``, ``raise``, ``subgraph``, ``compensate``,
-        ``calibration``.
+        ``calibration``, ``remark`` (what the figures do not show).
       text: Why, with the numbers that say so.
       flags: What to add to the next command, if it is a flag.
     """
@@ -57,7 +57,7 @@ class Leftover:
       slots: The operands that keep it there, as ``<node>.input<i>``; the nodes that read it where
         an operator gives its result out as INT8.
       repairs: What the operands accept of ``ec`` and ``dual-int16``.
-      cosine: Of the outputs if only its nodes are quantized, as all-INT16 has them.
+      cosine: Of the outputs if nothing but this quantizer is at work.
     """
 
     calibration: str
@@ -106,7 +106,7 @@ class Problem:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return {"schema": 1, **dataclasses.asdict(self), "type": int(self.type)}
+        return {"schema": 1, **plain(dataclasses.asdict(self)), "type": int(self.type)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,4 +137,5 @@ class Head:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return dataclasses.asdict(self)
+        content: dict[str, Any] = plain(dataclasses.asdict(self))
+        return content

@@ -30,6 +30,30 @@ BETTER = {
 """Direction of each score: a ranking lists the worst first (hmct-spec 2.5)."""
 
 
+DIGITS = 5
+"""Decimals of a score as it is printed."""
+
+FEWER = 0.001
+"""An error below this is printed with so many significant digits instead: those of small outputs
+would all be 0.0."""
+
+
+def shown(metric: str, value: float) -> float:
+    """Return a score as our tables print it and as it is compared with thresholds.
+
+    Args:
+      metric: Of `BETTER`; a cosine and a ratio in decibels have `DIGITS` decimals, as the vendor's.
+      value: The score.
+
+    Example:
+      >>> shown("mse", 0.00000123456), shown("mse", 27730.669921875), shown("sqnr", 0.0000123)
+      (1.2346e-06, 27730.66992, 1e-05)
+    """
+    if BETTER[metric] == "lower" and abs(value) < FEWER:
+        return float(f"{value:.{DIGITS}g}")
+    return round(float(value), DIGITS)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class SensitivityTable:
     """Scores of N rows under Q candidates by M metrics.

@@ -7,7 +7,7 @@ from jptq.sensitivity import exact, gradient, hessian, naive, probe
 from jptq.sensitivity.compare import Agreement, compare
 from jptq.sensitivity.losses import Loss, load_loss
 from jptq.sensitivity.rescoring import rescore
-from jptq.sensitivity.rows import CURRENT, Rows, rows_of
+from jptq.sensitivity.rows import CURRENT, Rows, quantizer_rows, rows_of
 
 METHODS: Mapping[str, Callable[..., SensitivityTable]] = {
     "metric": exact.rank,
@@ -35,6 +35,7 @@ __all__ = [
     "compare",
     "load_loss",
     "naive",
+    "quantizer_rows",
     "rescore",
     "rows_of",
 ]

@@ -21,7 +21,7 @@ from jptq.engine.segments import Segmented, State
 from jptq.metrics import similarity
 from jptq.quant.assign import Assignment, Table, Thresholds
 from jptq.results.sensitivity import SensitivityTable
-from jptq.sensitivity.rows import Rows, assemble
+from jptq.sensitivity.rows import Rows, assemble, broken_notes
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)``."""
@@ -91,6 +91,7 @@ def rank(
         samples=len(samples),
         seconds=time.perf_counter() - started,
         cost={"runs": float(len(work))},
+        notes=broken_notes(rows, means),
     )
 
 
@@ -109,7 +110,7 @@ class _Sweep:
         tables: Sequence[Table],
         packed: Sequence[Mapping[str, Array]],
     ) -> Iterator[tuple[tuple[int, int], dict[str, Array]]]:
-        """Yield ``(row, candidate), {output: moments [S, 11 + 2 C]}``."""
+        """Yield ``(row, candidate), {output: moments [S, 12 + 2 C]}``."""
         floats = self.runner.float_weights
         prefixes = self.pieces.prefixes(floats, feeds)
         plan = self.runner.program.plan

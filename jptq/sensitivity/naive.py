@@ -14,7 +14,7 @@ from jptq.metrics import similarity
 from jptq.quant.assign import Assignment, Thresholds
 from jptq.results.sensitivity import SensitivityTable
 from jptq.sensitivity.exact import Progress
-from jptq.sensitivity.rows import Rows, assemble
+from jptq.sensitivity.rows import Rows, assemble, broken_notes
 
 
 def rank(
@@ -34,7 +34,7 @@ def rank(
     tables = rows.tables(plan, thresholds, base)
     indices = rows.indices(plan)
     shapes = runner.program.shapes
-    means: dict[tuple[int, int], dict[str, np.ndarray]] = {}
+    means: dict[tuple[int, int], dict[str, similarity.Means]] = {}
     # The reference comes from the same program: two programs of one network differ in their last
     # bits, and that would count as the effect of a node that hardly has one.
     off = dataclasses.replace(tables[0], gate=np.zeros_like(np.asarray(tables[0].gate)))
@@ -51,14 +51,15 @@ def rank(
         for (count, out), reference in zip(outputs, references, strict=True):
             for name, into in sums.items():
                 into.add(np.asarray(similarity.compare(reference[name], out[name]))[:count])
-        means[row, q] = {name: one.values() for name, one in sums.items()}
+        means[row, q] = sums
         progress(done + 1, len(rows.pairs))
     return assemble(
         rows,
-        means,
+        {key: {n: one.values() for n, one in by.items()} for key, by in means.items()},
         metrics,
         method="metric",
         samples=len(samples),
         seconds=time.perf_counter() - started,
         cost={"runs": float(len(rows.pairs))},
+        notes=broken_notes(rows, means),
     )

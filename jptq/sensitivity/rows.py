@@ -167,6 +167,28 @@ def rows_of(
     else:
         wanted = WEIGHT if kind == "weight" else FEATURE
         named = [(c.name, (c.name,)) for c in plan.calibrations if c.kind == wanted]
+    return _rows(model, plan, kind, named, candidates)
+
+
+def quantizer_rows(model: Model, plan: Plan, quantizers: Sequence[str]) -> Rows:
+    """Return a row for each of some quantizers, of features and weights alike.
+
+    Args:
+      model: Calibrated graph; its outputs are compared.
+      plan: Its quantizers.
+      quantizers: Names.
+    """
+    return _rows(model, plan, "node", [(name, (name,)) for name in quantizers], (CURRENT,))
+
+
+def _rows(
+    model: Model,
+    plan: Plan,
+    kind: str,
+    named: Sequence[tuple[str, tuple[str, ...]]],
+    candidates: Sequence[str],
+) -> Rows:
+    """Return the rows that reach outputs."""
     reach = reachable_outputs(model)
     kept = []
     for name, members in named:
@@ -222,6 +244,7 @@ def assemble(
     samples: int,
     seconds: float,
     cost: Mapping[str, float],
+    notes: tuple[str, ...] = (),
 ) -> SensitivityTable:
     """Return the table of metrics: per output, mean over samples, then over outputs.
 
@@ -235,6 +258,7 @@ def assemble(
       samples: S.
       seconds: Wall time.
       cost: For comparing methods.
+      notes: What a reader has to know.
     """
     score = np.full((len(rows.names), len(rows.candidates), len(metrics)), np.nan)
     untouched = similarity.evaluate(metrics, similarity.EQUAL, 1)[0]
@@ -254,8 +278,31 @@ def assemble(
         method=method,
         samples=samples,
         seconds=seconds,
+        notes=notes,
         cost=cost,
     )
+
+
+def broken_notes(
+    rows: Rows, means: Mapping[tuple[int, int], Mapping[str, similarity.Means]]
+) -> tuple[str, ...]:
+    """Say which rows make outputs NaN or infinite; their scores only stand for that."""
+    found: dict[str, int] = {}
+    for (row, _), by_output in sorted(means.items()):
+        count = sum(one.broken for one in by_output.values())
+        if count:
+            found[rows.names[row]] = max(found.get(rows.names[row], 0), count)
+    if not found:
+        return ()
+    listed = ", ".join(f"{name!r} ({count})" for name, count in list(found.items())[:_NAMED])
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return (
+        f"Quantizing these alone makes elements of the outputs NaN or infinite: {listed}{more}. "
+        "Their scores stand for the largest errors, they are none that was measured.",
+    )
+
+
+_NAMED = 6
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def failing(goal: Goal, evaluation: Evaluation) -> tuple[str, ...]:
         return tuple(name for name, share in evaluation.shares.items() if share < bound)
     if goal.min_cosine is not None and evaluation.comparison is not None:
         least = goal.min_cosine
-        return tuple(o.output for o in evaluation.comparison.outputs if o.cosine.mean < least)
+        return tuple(o.output for o in evaluation.comparison.outputs if o.quality < least)
     return ()
 
 
@@ -146,19 +146,34 @@ def subgraph_advice(model: Model, culprits: Sequence[str]) -> Advice:
     )
 
 
-def compensation_advice(goal_met: bool, leftovers: Sequence[Leftover], quality: float) -> Advice:
-    """Say what closes the gap between all-INT16 and the goal, or that nothing INT16 does."""
+def compensation_advice(
+    goal_met: bool,
+    leftovers: Sequence[Leftover],
+    reached: str,
+    worst: Mapping[str, float] | None = None,
+) -> Advice:
+    """Say what closes the gap between all-INT16 and the goal, or that nothing INT16 does.
+
+    Args:
+      goal_met: By every quantizer INT16, a simulation.
+      leftovers: What all-INT16 leaves INT8.
+      reached: What the simulation reaches, as `goal.told` writes it.
+      worst: Where it fails, operands that fail alone as INT16, with the cosine that each leaves.
+    """
     if not goal_met:
-        return Advice(
-            kind="calibration",
-            text=f"With every quantizer INT16, a simulation, it is {quality:.5f}: "
+        text = (
+            f"With every quantizer INT16, a simulation, it is {reached}: "
             "compensation does not reach the goal. Thresholds lose it: try another calibration "
-            "method, or float16.",
+            "method, or float16."
         )
+        if worst:
+            listed = [f"{slot} ({cosine:.5f})" for slot, cosine in worst.items()]
+            text += f" Alone at work as INT16, it is lost by {', '.join(listed[:_NAMED])}."
+        return Advice(kind="calibration", text=text)
     slots = [one.slots[0] for one in leftovers if one.slots and one.repairs]
     return Advice(
         kind="compensate",
-        text=f"With every quantizer INT16, a simulation, it is {quality:.5f}: what all-INT16 "
+        text=f"With every quantizer INT16, a simulation, it is {reached}: what all-INT16 "
         f"leaves INT8 loses the goal. Compensate the worst of these {len(leftovers)} quantizers "
         f"(ec, or dual-int16), one after the other: {_listed(slots)}.",
     )

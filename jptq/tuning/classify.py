@@ -14,12 +14,12 @@ from jptq.quant.leftovers import leftovers
 from jptq.results import Evaluation, SensitivityTable
 from jptq.results.problem import Advice, Leftover, Problem, ProblemType
 from jptq.results.sweep import SweepRow
-from jptq.tuning import advice
+from jptq.tuning import advice, findings
 from jptq.tuning.blame import culprits
-from jptq.tuning.goal import Judge
+from jptq.tuning.goal import Judge, told
 from jptq.tuning.measure import Measurer
 from jptq.tuning.prepare import Prepared, Progress, quiet
-from jptq.tuning.ranking import rank
+from jptq.tuning.ranking import rank_quantizers
 from jptq.tuning.sweep import left, printed, raised, selected
 
 STEPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
@@ -47,7 +47,22 @@ def classify(
       progress: Called before every run.
     """
     found = _classified(measurer, judge, ranking, samples, progress)
-    return found if mixed is None else dataclasses.replace(found, advice=(mixed, *found.advice))
+    first = [] if mixed is None else [mixed]
+    return dataclasses.replace(found, advice=(*first, *_seen(found, measurer), *found.advice))
+
+
+def _seen(problem: Problem, measurer: Measurer) -> list[Advice]:
+    """Return what the figures of all-INT8, and of all-INT16 where it fails, do not show."""
+    prepared = measurer.prepared
+    rows = [("All-INT8", "int8", problem.int8)]
+    if problem.int16 is not None and problem.type is ProblemType.INT16_FAILS:
+        rows.append(("All-INT16", "int16", problem.int16))
+    said: dict[str, None] = dict.fromkeys(prepared.notes)
+    for what, name, evaluation in rows:
+        assert evaluation.comparison is not None
+        table = prepared.table(prepared.all(name))
+        said |= dict.fromkeys(findings.remarks(prepared, table, evaluation.comparison, what=what))
+    return [Advice(kind="remark", text=text) for text in said]
 
 
 def _classified(
@@ -99,16 +114,12 @@ def ranked_leftovers(
     """Return what all-INT16 leaves INT8, the worst first, ranked on the all-INT16 model."""
     plan, target = prepared.plan, prepared.target
     kept = leftovers(plan, target)
-    owners = {one.calibration: plan.owners[one.calibration] for one in kept}
-    nodes = dict.fromkeys(node for names in owners.values() for node in names)
-    ranked = [node for node in nodes if plan.by_node[node].calibrations]
-    if not ranked:
+    if not kept:
         return ()
-    table = rank(
+    table = rank_quantizers(
         prepared,
         prepared.all("int16"),
-        metrics=("cosine-similarity",),
-        nodes=ranked,
+        [one.calibration for one in kept],
         samples=samples,
         progress=progress,
     )
@@ -117,9 +128,9 @@ def ranked_leftovers(
         Leftover(
             calibration=one.calibration,
             slots=tuple(f"{node}.input{index}" for node, index in one.repairs)
-            or owners[one.calibration],
+            or plan.owners[one.calibration],
             repairs=tuple(dict.fromkeys(way for ways in one.repairs.values() for way in ways)),
-            cosine=min((scores[n] for n in owners[one.calibration] if n in scores), default=1.0),
+            cosine=scores.get(one.calibration, 1.0),
         )
         for one in kept
     ]
@@ -186,6 +197,8 @@ def _int16_fails(problem: Problem, measurer: Measurer, judge: Judge, samples: in
     ceiling = measurer("true INT16", true_int16(prepared.plan))
     kept = ranked_leftovers(prepared, samples=samples)
     failed = advice.failing(judge.goal, problem.int16)
+    met = judge.meets(ceiling)
+    worst = {} if met else _worst_thresholds(prepared, samples)
     return dataclasses.replace(
         problem,
         type=ProblemType.INT16_FAILS,
@@ -193,8 +206,26 @@ def _int16_fails(problem: Problem, measurer: Measurer, judge: Judge, samples: in
         failing=failed,
         culprits=culprits(measurer, judge, prepared.all("int16"), failed),
         leftovers=kept,
-        advice=(advice.compensation_advice(judge.meets(ceiling), kept, ceiling.quality),),
+        advice=(advice.compensation_advice(met, kept, told(ceiling), worst),),
     )
+
+
+def _worst_thresholds(prepared: Prepared, samples: int) -> dict[str, float]:
+    """Return the operands that lose the outputs alone, as INT16: their thresholds do that."""
+    plan = prepared.plan
+    names = [one.name for one in plan.calibrations]
+    table = rank_quantizers(prepared, true_int16(plan), names, samples=samples)
+    scores = table.column(table.metrics[0])
+    slots = {
+        name: f"{slots.node}.input{index}"
+        for slots in reversed(plan.slots)
+        for index, name in slots.inputs.items()
+    }
+    return {
+        slots.get(table.rows[i], table.rows[i]): float(scores[i])
+        for i in table.order()
+        if scores[i] < advice.HIGH_COSINE
+    }
 
 
 def of_steps(

@@ -10,6 +10,26 @@ ROUNDING = 1e-9
 """Relative: sums of node times are exact to a few units in the last place."""
 
 
+_SHOWS = 0.9
+"""Below this a cosine shows by itself that something is wrong."""
+
+
+def told(evaluation: Evaluation) -> str:
+    """Write what a goal bounds: a number, or in words what is lost where a cosine hides that."""
+    found = evaluation.comparison
+    if evaluation.shares or found is None:
+        return f"{evaluation.quality:.5f}"
+    worst = min(found.outputs, key=lambda one: one.quality)
+    if worst.broken:
+        return f"{worst.broken_share:.2%} of {worst.output!r} not finite"
+    if worst.equal is not None:
+        return f"{worst.equal:.2%} of {worst.output!r} equal"
+    if worst.lost and worst.cosine.mean >= _SHOWS:
+        count = sum(len(one.channels) for one in worst.lost)
+        return f"{count} channel{'s' if count > 1 else ''} of {worst.output!r} lost"
+    return f"{found.min_cosine:.5f}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Judge:
     """Compares measured models with a goal."""
@@ -21,7 +41,7 @@ class Judge:
         if self.goal.min_score is not None and evaluation.shares:
             return evaluation.quality >= self.goal.min_score
         if self.goal.min_cosine is not None and evaluation.comparison is not None:
-            return evaluation.comparison.min_cosine >= self.goal.min_cosine
+            return evaluation.comparison.quality >= self.goal.min_cosine
         return True
 
     def affords(self, evaluation: Evaluation) -> bool:

@@ -10,7 +10,7 @@ from jptq.quant.assign import true_int16
 from jptq.quant.emit import quant_config
 from jptq.results import Evaluation, IntegerRanges, Outcome, Report, SensitivityTable
 from jptq.results.problem import Head
-from jptq.tuning import blame, story
+from jptq.tuning import blame, findings, story
 from jptq.tuning.classify import of_steps
 from jptq.tuning.compensating import Again, Compensated, Corners, compensated, duals, left_int8
 from jptq.tuning.doubts import doubts
@@ -237,6 +237,25 @@ def _search(
                 search.propose(goal.budget_us * share)
 
 
+def _remarks(search: Search, before: Corners, final: Step) -> tuple[str, ...]:
+    """Return what the figures of all-INT8 and of the end do not show, the same only once."""
+    prepared = search.measurer.prepared
+    said: list[str] = []
+    started = before.int8.comparison
+    assert started is not None
+    assert final.evaluation.comparison is not None
+    int8 = prepared.all("int8")
+    if final.assignment != int8:
+        said += findings.remarks(prepared, prepared.table(int8), started, what="All-INT8")
+    said += findings.remarks(
+        prepared,
+        prepared.table(final.assignment),
+        final.evaluation.comparison,
+        what="The final configuration",
+    )
+    return tuple(dict.fromkeys(said))
+
+
 def _report(
     prepared: Prepared,
     options: Options,
@@ -310,6 +329,7 @@ def _report(
         evaluator_calls=calls,
         ranges=ranges,
         notes=(
+            *prepared.notes,
             *doubts(floating, steps),
             *(ranges.notes if ranges.found else ()),
             *story.notes(
@@ -320,6 +340,7 @@ def _report(
                 ranking,
                 least_us=least_us,
                 late=late,
+                remarked=_remarks(search, before, final),
             ),
             *(() if ranges.found else ranges.notes),
         ),

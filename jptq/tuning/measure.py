@@ -5,24 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jax import Array
 
-from jptq.engine import memory
+from jptq.engine import Runner, memory
 from jptq.errors import EvaluatorError
-from jptq.metrics import similarity
 from jptq.numerics.qtypes import INT8
 from jptq.quant.assign import Assignment, uniform
-from jptq.results import Comparison, Evaluation, OutputError, Spread
+from jptq.results import Comparison, Evaluation, Lost, OutputError, Spread
+from jptq.results.evaluation import plain
+from jptq.tuning.compared import Compared, parts_of
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.journal import Journal
 from jptq.tuning.prepare import Prepared
 from jptq.tuning.scores import Scores
 
-_COLUMNS = ("cosine-similarity", "mae", "mse", "chebyshev", "sqnr")
+FORMAT = "3"
+"""Of what the journal keeps; what has another one is measured anew."""
 
 
 class OutOfTime(Exception):  # noqa: N818 - control flow, not an error
@@ -119,26 +121,25 @@ class Measurer:
         return evaluation(prepared, assignment, found, scores, floats)
 
     def _comparison(self, key: str, assignment: Assignment) -> Comparison:
-        stored = self.journal.load("comparison", self.prepared.digest, key)
+        stored = self.journal.load("comparison", FORMAT, self.prepared.digest, key)
         if stored is not None:
             return _comparison_from(stored)
         found = self.compare(assignment)
-        content = dataclasses.asdict(found)
-        self.journal.save("comparison", self.prepared.digest, key, content=content)
+        content = plain(dataclasses.asdict(found))
+        self.journal.save("comparison", FORMAT, self.prepared.digest, key, content=content)
         return found
 
     def compare(self, assignment: Assignment) -> Comparison:
         """Run all samples and compare every output with the float model's."""
         runner, samples = self.prepared.runner, self.prepared.samples
         packed = runner.pack(self.prepared.table(assignment))
-        sums: dict[str, list[np.ndarray]] = {}
+        sums = compared(runner)
         for number, (feeds, count) in enumerate(runner.batches(samples)):
             reference = self._reference(number, feeds)
             found = runner.run(packed, feeds)
             for name in comparable(found):
-                moments = np.asarray(similarity.compare(reference[name], found[name]))
-                sums.setdefault(name, []).append(moments[:count])
-        return comparison(sums, runner.program.shapes)
+                sums.add(name, reference[name], found[name], count)
+        return sums.comparison()
 
     def _reference(self, number: int, feeds: Mapping[str, np.ndarray]) -> dict[str, Array]:
         runner = self.prepared.runner
@@ -192,42 +193,18 @@ def raised(prepared: Prepared, assignment: Assignment) -> dict[str, tuple[str, .
     return out
 
 
+def compared(runner: Runner) -> Compared:
+    """Return what takes in the outputs of a runner's network."""
+    shapes = runner.program.shapes
+    return Compared(shapes, parts_of(runner.model, runner.program.outputs, shapes))
+
+
 def comparable(outputs: Mapping[str, Array]) -> list[str]:
     """Return the outputs to compare: all floats, or all outputs if there are none.
 
     Indices say little about an error: they are compared only if there is nothing else.
     """
     return [n for n, v in outputs.items() if np.issubdtype(v.dtype, np.floating)] or list(outputs)
-
-
-def comparison(
-    sums: Mapping[str, Sequence[np.ndarray]], shapes: Mapping[str, tuple[int, ...]]
-) -> Comparison:
-    """Return the errors of outputs from their moments.
-
-    Args:
-      sums: ``{output: float64[S, 11 + 2 C] per batch}``, see `similarity.moments`.
-      shapes: Of one sample's outputs.
-    """
-    outputs, samples = [], 0
-    for name, parts in sums.items():
-        joined = np.concatenate(parts)
-        samples = len(joined)
-        values = similarity.evaluate(_COLUMNS, joined, int(np.prod(shapes[name])))
-        spreads = [_spread(values[:, i]) for i in range(len(_COLUMNS))]
-        outputs.append(_output_error(name, spreads))
-    return Comparison(outputs=tuple(outputs), samples=samples)
-
-
-def _output_error(name: str, spreads: list[Spread]) -> OutputError:
-    cosine, l1, l2, chebyshev, sqnr = spreads
-    return OutputError(output=name, cosine=cosine, l1=l1, l2=l2, chebyshev=chebyshev, sqnr=sqnr)
-
-
-def _spread(values: np.ndarray) -> Spread:
-    # sqnr is infinite for a sample without any error; JSON has no infinities.
-    finite = np.clip(np.nan_to_num(values, nan=0.0), -1e9, 1e9)
-    return Spread(min=float(finite.min()), mean=float(finite.mean()), max=float(finite.max()))
 
 
 def shares_of(scores: Mapping[str, float], float_scores: Mapping[str, float]) -> dict[str, float]:
@@ -259,13 +236,12 @@ def share_of(score: float, reference: float) -> float:
 
 
 def _comparison_from(stored: Mapping[str, Any]) -> Comparison:
-    return Comparison(
-        outputs=tuple(
-            OutputError(
-                output=entry["output"],
-                **{k: Spread(**v) for k, v in entry.items() if k != "output"},
-            )
-            for entry in stored["outputs"]
-        ),
-        samples=stored["samples"],
-    )
+    def output(entry: Mapping[str, Any]) -> OutputError:
+        spreads = {
+            name: Spread(**{k: float(v) for k, v in entry[name].items()})
+            for name in ("cosine", "l1", "l2", "chebyshev", "sqnr")
+        }
+        lost = tuple(Lost(**{**one, "channels": tuple(one["channels"])}) for one in entry["lost"])
+        return OutputError(**{**entry, **spreads, "lost": lost})
+
+    return Comparison(outputs=tuple(map(output, stored["outputs"])), samples=stored["samples"])

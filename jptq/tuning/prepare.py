@@ -47,7 +47,7 @@ from jptq.tuning.calibrating import thresholds
 from jptq.tuning.correction import corrected
 from jptq.tuning.journal import Journal
 from jptq.tuning.scoring import FirstSample
-from jptq.tuning.source import load_float
+from jptq.tuning.source import data_notes, load_float
 
 Progress = Callable[[str, int, int], None]
 """``progress(step, done, total)``; a step is a few words for a person."""
@@ -134,6 +134,11 @@ class Prepared:
         Nothing for a calibrated model that does not say how it was calibrated.
         """
         return Activation() if self.method == UNKNOWN_METHOD else activation_of(self.method)
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader has to know of the calibration data."""
+        return data_notes(self.samples)
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:

@@ -9,7 +9,7 @@ from jptq.errors import UnknownNameError
 from jptq.ir.paths import ancestors
 from jptq.quant.assign import Assignment
 from jptq.results import SensitivityTable
-from jptq.sensitivity import METRICS_OF, Rows, exact, rows_of
+from jptq.sensitivity import METRICS_OF, Rows, exact, quantizer_rows, rows_of
 from jptq.tuning.prepare import Prepared, Progress, quiet, spread
 
 
@@ -51,6 +51,39 @@ def rank(
         spread(prepared.samples, samples),
         metrics=metrics,
         progress=lambda done, total: progress("rank nodes", done, total),
+    )
+
+
+def rank_quantizers(
+    prepared: Prepared,
+    base: Assignment,
+    quantizers: Sequence[str],
+    *,
+    metrics: Sequence[str] = ("cosine-similarity",),
+    samples: int = 8,
+    progress: Progress = quiet,
+) -> SensitivityTable:
+    """Return the scores of quantizers, each alone at work with its type of ``base``.
+
+    A node's own score is that of all its operands together: it does not tell which is to blame.
+
+    Args:
+      prepared: A calibrated network.
+      base: Types of all quantizers.
+      quantizers: To rank; those that reach no output are left out.
+      metrics: The first one decides the order.
+      samples: Evenly taken from the set.
+      progress: ``progress(step, done, total)``.
+    """
+    rows = quantizer_rows(prepared.calibrated, prepared.plan, quantizers)
+    return exact.rank(
+        prepared.runner,
+        prepared.thresholds,
+        base,
+        rows,
+        spread(prepared.samples, samples),
+        metrics=metrics,
+        progress=lambda done, total: progress("rank operands", done, total),
     )
 
 

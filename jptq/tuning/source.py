@@ -112,6 +112,42 @@ def expected_of(
     return expected
 
 
+def data_notes(samples: Samples) -> tuple[str, ...]:
+    """Say what samples cannot tell: if it is only one, all alike, or an input is always zero.
+
+    Samples are read until each of these is ruled out: two of them, as a rule. Inputs of integers
+    may well be always zero.
+    """
+    if not len(samples):
+        return ()
+    first = samples[0]
+    inputs = [name for name, v in first.items() if np.issubdtype(v.dtype, np.floating) and v.size]
+    zero, alike = set(inputs), len(samples) > 1
+    for index in range(len(samples)):
+        sample = first if index == 0 else samples[index]
+        zero = {name for name in zero if not np.any(sample[name])}
+        alike = alike and all(np.array_equal(sample[name], first[name]) for name in first)
+        if not zero and not alike:
+            break
+    count = len(samples)
+    said = []
+    if inputs and zero == set(inputs):
+        said.append(
+            "All calibration data are zero: thresholds and figures say nothing of real inputs."
+        )
+    else:
+        said += [
+            f"Input {name!r} is zero in all calibration data: thresholds do not know other values."
+            for name in inputs
+            if name in zero
+        ]
+    if count == 1:
+        said.append("There is one calibration sample: thresholds and figures are its own.")
+    elif alike and not zero:
+        said.append(f"All {count} calibration samples are the same one.")
+    return tuple(said)
+
+
 @dataclasses.dataclass(frozen=True)
 class First:
     """The first samples of a set."""

@@ -14,7 +14,7 @@ from jptq.results.problem import ProblemType
 from jptq.tuning import measure
 from jptq.tuning.advice import tie_advice
 from jptq.tuning.compensating import Compensated, Corners
-from jptq.tuning.goal import Judge
+from jptq.tuning.goal import Judge, told
 from jptq.tuning.prepare import Prepared
 from jptq.tuning.verdict import Ending, verdict
 
@@ -88,16 +88,16 @@ def headline(
 ) -> str:
     """One sentence with the measured end; ``origin`` is that of the times."""
     scored = bool(final.shares)
-    unit = "of the float score" if scored else "least output cosine"
-
-    def shown(evaluation: Evaluation) -> str:
-        quality = evaluation.quality
-        return _percent(quality) if scored else f"{quality:.5f}"
-
+    if scored:
+        unit = " of the float score"
+        reached, started = _percent(final.quality), _percent(int8.quality)
+    else:
+        reached, started = told(final), told(int8)
+        unit = " least output cosine" if reached[-1].isdigit() else ""
     ratio = (final.time_us or 0.0) / max(int8.time_us or 0.0, 1e-9)
     nodes = "no node" if not raised else f"{len(raised)} node{'s' if len(raised) > 1 else ''}"
     return (
-        f"{shown(final)} {unit} (measured; all-INT8 {shown(int8)}) at {ratio:.3f} times "
+        f"{reached}{unit} (measured; all-INT8 {started}) at {ratio:.3f} times "
         f"the {origin} all-INT8 latency, {nodes} above INT8."
     )
 
@@ -111,6 +111,7 @@ def notes(
     *,
     least_us: float,
     late: bool = False,
+    remarked: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Return what a reader has to know, most important first.
 
@@ -122,8 +123,9 @@ def notes(
       ranking: Of nodes.
       least_us: Time of the fastest configuration there is.
       late: The time limit ended the search.
+      remarked: What figures do not show (`findings.remarks`).
     """
-    out = []
+    out = list(remarked)
     goal = judge.goal
     if ending.outcome is Outcome.BUDGET_TOO_SMALL and goal.budget_us is not None:
         out.append(
@@ -197,8 +199,8 @@ def ending(
         ec=[f"{node}.input{index}" for node, index in operands.items()],
         beyond_us=None if beyond is None else beyond.time_us,
         kind=kind,
-        int16_quality=before.int16.quality,
-        ceiling_quality=before.ceiling.quality,
+        int16_reached=told(before.int16),
+        ceiling_reached=told(before.ceiling),
         left=before.left,
     )
 

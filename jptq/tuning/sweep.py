@@ -17,14 +17,11 @@ from jptq.quant.emit import quant_config
 from jptq.quant.plan import Plan
 from jptq.quant.resolve import resolve
 from jptq.results import SensitivityTable
-from jptq.results.sensitivity import BETTER
+from jptq.results.sensitivity import BETTER, shown
 from jptq.results.sweep import Sweep, SweepRow
 from jptq.tuning.goal import Judge
 from jptq.tuning.measure import Measurer
 from jptq.tuning.prepare import Prepared, Progress, quiet
-
-DIGITS = 5
-"""Decimals of a score as it is printed, and as it is compared with a threshold."""
 
 
 def sweep(
@@ -81,7 +78,8 @@ def sweep(
 
 def printed(ranking: SensitivityTable) -> list[float]:
     """Return the scores of the first metric as the ranking's table shows them."""
-    return [round(float(value), DIGITS) for value in ranking.column(ranking.metrics[0])]
+    metric = ranking.metrics[0]
+    return [shown(metric, value) for value in ranking.column(metric)]
 
 
 def selected(ranking: SensitivityTable, threshold: float) -> tuple[str, ...]:

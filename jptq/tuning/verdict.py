@@ -29,8 +29,8 @@ class Ending:
       ec: Operands with ``ec``: with it, all-INT16 was seen to keep the quality.
       beyond_us: Latency of what keeps the quality with ``ec``, if `final` is without.
       kind: Problem type as far as the steps of the search tell it.
-      int16_quality: Of all-INT16.
-      ceiling_quality: Of the simulation.
+      int16_reached: Of all-INT16, as `goal.told` writes it.
+      ceiling_reached: Of the simulation.
       left: Weights and features that all-INT16 leaves INT8.
     """
 
@@ -47,8 +47,8 @@ class Ending:
     ec: Sequence[str] = ()
     beyond_us: float | None = None
     kind: ProblemType | None = None
-    int16_quality: float = 0.0
-    ceiling_quality: float = 0.0
+    int16_reached: str = ""
+    ceiling_reached: str = ""
     left: tuple[int, int] = (0, 0)
 
     @property
@@ -72,9 +72,9 @@ def verdict(ending: Ending) -> tuple[str, ...]:
         return kind
     weights, features = ending.left
     misses = (
-        f"All-INT16 does not meet {goal} ({ending.int16_quality:.4f}). What it leaves "
+        f"All-INT16 does not meet {goal} ({ending.int16_reached}). What it leaves "
         f"INT8: {_count(weights, 'weight')} and {_count(features, 'feature')} that the target "
-        f"keeps so. With every quantizer INT16, a simulation, it is {ending.ceiling_quality:.4f}."
+        f"keeps so. With every quantizer INT16, a simulation, it is {ending.ceiling_reached}."
     )
     if ending.final and not ending.ec and not ending.duals:
         # A mix that keeps what all-INT16 does not: then INT16 is not what fails.

@@ -20,14 +20,13 @@ from jax import Array
 
 from jptq.engine import Packed, memory
 from jptq.engine.segments import Segmented, State, effort
-from jptq.metrics import similarity
 from jptq.quant.assign import Table, table
 from jptq.quant.plan import Plan
 from jptq.results import Comparison, Evaluation
 from jptq.tuning.changes import Change, Changer, Setting, Value
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.journal import Journal
-from jptq.tuning.measure import comparable, comparison, evaluation
+from jptq.tuning.measure import comparable, compared, evaluation
 from jptq.tuning.prepare import Prepared, Progress, quiet
 from jptq.tuning.scores import Scores
 
@@ -256,7 +255,7 @@ class WhatIf:
         """Run what differs from the kept states, for all samples, and compare with float."""
         pieces, program = self._pieces, self.prepared.runner.program
         start, packed = self._restart(wanted)
-        sums: dict[str, list[np.ndarray]] = {}
+        sums = compared(self.prepared.runner)
         for number, batch in enumerate(self._batches):
             self.progress("run quantized", number, len(self._batches))
             state = batch.states[start] if start in batch.states else self._feeds(batch)
@@ -270,12 +269,11 @@ class WhatIf:
                 feeds = {n: np.asarray(v) for n, v in self._feeds(batch).items()}
                 floats = runner.run(runner.float_weights, feeds)
             for name in comparable({n: state[n] for n in program.outputs}):
-                moments = np.asarray(similarity.compare(floats[name], state[name]))
-                sums.setdefault(name, []).append(moments[: batch.count])
+                sums.add(name, floats[name], state[name], batch.count)
         self.progress("run quantized", len(self._batches), len(self._batches))
         if keep:
             self._kept = wanted, packed
-        return comparison(sums, program.shapes), _work(pieces, start)
+        return sums.comparison(), _work(pieces, start)
 
     def _restart(self, wanted: Table) -> tuple[int, Packed]:
         """Return the segment from which a table has to be run, and its weights."""

@@ -131,5 +131,5 @@ def test_what_fails_is_a_score_if_there_are_scores_and_an_output_otherwise() -> 
 
 
 def test_a_ceiling_that_fails_blames_the_thresholds() -> None:
-    assert compensation_advice(False, (), 0.7).kind == "calibration"
-    assert compensation_advice(True, (), 0.999).kind == "compensate"
+    assert compensation_advice(False, (), "0.7").kind == "calibration"
+    assert compensation_advice(True, (), "0.999").kind == "compensate"

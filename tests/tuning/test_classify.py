@@ -73,7 +73,7 @@ def test_boxes_in_pixels_beside_probabilities_are_a_problem_that_the_ranking_doe
     assert found.int8.comparison is not None
     assert found.int8.comparison.min_cosine > 0.9999
     tried = {one.kind: one for one in found.advice}
-    assert list(tried) == ["metric", "ties", "subgraph"]
+    assert list(tried) == ["remark", "metric", "ties", "subgraph"]
     assert tried["metric"].flags == ("--metric=mse",)
     assert "'joined'" in tried["subgraph"].text
 

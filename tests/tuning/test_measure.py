@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import time
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jptq import files
 from jptq.errors import EvaluatorError
 from jptq.tuning import Evaluator, Journal, Measurer, Prepared
 from jptq.tuning.evaluator import Forward
-from jptq.tuning.measure import OutOfTime, _spread, share_of, shares_of
+from jptq.tuning.measure import OutOfTime, share_of, shares_of
 from tests.tuning.networks import evaluator
 
 
@@ -59,9 +61,20 @@ def test_after_the_deadline_nothing_new_is_run(prepared: Prepared) -> None:
     assert measurer("int8", prepared.all("int8")) == known
 
 
-def test_spreads_have_numbers_that_json_can_hold() -> None:
-    found = _spread(np.array([1.0, math.inf, math.nan]))
-    assert all(math.isfinite(v) for v in (found.min, found.mean, found.max))
+def test_evaluations_are_json_though_a_ratio_is_infinite(prepared: Prepared) -> None:
+    same = Measurer(prepared, None, Journal(None))(
+        "float", dict.fromkeys(prepared.all("int8"), "float32")
+    )
+    assert same.comparison is not None
+    assert same.comparison.outputs[0].sqnr.mean == math.inf
+    stored = json.loads(files.json_text(same.to_json()))
+    assert stored["comparison"]["outputs"][0]["sqnr"]["mean"] == "inf"
+
+
+def test_the_journal_keeps_all_that_was_compared(prepared: Prepared, tmp_path: Path) -> None:
+    types = dict.fromkeys(prepared.all("int8"), "float32")
+    first = Measurer(prepared, None, Journal(tmp_path))("a", types)
+    assert Measurer(prepared, None, Journal(tmp_path))("a", types) == first
 
 
 def test_the_float_model_is_all_of_itself(prepared: Prepared) -> None:

@@ -121,11 +121,11 @@ def test_a_mix_that_keeps_what_all_int16_misses_is_no_failure_of_int16(met: bool
         final=True,
         raised=3,
         kind=ProblemType.INT16_FAILS,
-        int16_quality=0.98,
-        ceiling_quality=0.985,
+        int16_reached="0.98000",
+        ceiling_reached="0.98500",
         left=(4, 1),
     )
     first, second = verdict(ending)
-    assert "(0.9800)" in first
+    assert "(0.98000)" in first
     assert "4 weights and 1 feature " in first
     assert ("it all the same" in second) is met

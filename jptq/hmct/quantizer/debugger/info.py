@@ -26,7 +26,7 @@ from jptq.quant.plan import Plan
 from jptq.report.vendor_tables import NodeRow
 from jptq.results import Comparison
 from jptq.tuning import Journal, Measurer, Prepared
-from jptq.tuning.measure import comparison
+from jptq.tuning.compared import Compared
 from jptq.tuning.source import First, expected_of
 
 COSINE = "cosine-similarity"
@@ -100,7 +100,7 @@ def examined(network: Prepared) -> Examined:
     shown = {quantized.get(name, name): name for name in floating}
     feeds = {name: value[np.newaxis] for name, value in network.samples[0].items()}
     cosines: dict[str, float] = {}
-    sums: dict[str, list[np.ndarray]] = {}
+    sums, seen = Compared(program.shapes, channelwise=False), set[str]()
     floats: Mapping[str, Array] = {}
     for index, values in walk([as_float(runner, table), runner.pack(table)], feeds):
         if index == 0:
@@ -113,9 +113,10 @@ def examined(network: Prepared) -> Examined:
             if name in shown:
                 output = shown[name]
                 value = grid.rounded(value) if output in quantized else value
-                sums[output] = [np.asarray(similarity.compare(floats[name], value))]
-    if floating and sums.keys() == set(floating):
-        outputs = comparison({name: sums[name] for name in floating}, program.shapes)
+                sums.add(output, floats[name], value, 1)
+                seen.add(output)
+    if floating and seen == set(floating):
+        outputs = sums.comparison(floating)
     else:
         first = dataclasses.replace(network, samples=First(network.samples, 1))
         outputs = Measurer(first, None, Journal(None)).compare(network.configured)
