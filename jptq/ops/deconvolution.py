@@ -58,7 +58,7 @@ def _spread_pads(
     else:
         totals = None
     if totals is None:
-        cut = windows.resolve_pads(auto_pad, pads, lengths, kernel, strides, dilations)
+        cut = windows.given_pads(auto_pad, pads, lengths, kernel, strides, dilations)
     else:
         begins = [(max(0, total) + (auto_pad != "SAME_UPPER")) // 2 for total in totals]
         cut = tuple((begin, total - begin) for begin, total in zip(begins, totals, strict=True))

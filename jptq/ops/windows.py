@@ -86,7 +86,7 @@ def resolve_pads(
     strides: Sequence[int],
     dilations: Sequence[int],
     *,
-    ceil_mode: bool = False,
+    ceil_mode: bool | None = None,
 ) -> Pads:
     """Return the pads of each spatial axis.
 
@@ -97,48 +97,43 @@ def resolve_pads(
       kernel: Taps per spatial axis.
       strides: Step per spatial axis.
       dilations: Distance between taps per spatial axis.
-      ceil_mode: Add end padding so that a last, partial window is counted. With ``VALID`` too: the
-        text of MaxPool-22 gives ``ceil((length - span + 1) / stride)``, which is the number of
-        whole windows, but ONNX's shape inference and onnxruntime count the partial one. Files
-        carry shapes by inference, so it decides.
+      ceil_mode: Of poolings; None for operators without it. Add end padding so that a last, partial
+        window is counted. With ``VALID`` too: the text of MaxPool-22 gives
+        ``ceil((length - span + 1) / stride)``, which is the number of whole windows, but ONNX's
+        shape inference and onnxruntime count the partial one. Files carry shapes by inference, so
+        it decides. For the same reason a pooling whose only window is less than one stride too
+        long has one output, as inference divides towards zero, though the text rounds down.
 
     Returns:
       ``(begin, end)`` per axis; windows over the padded length give the output length.
 
     Raises:
-      ShapeError: ``auto_pad`` is unknown, ``pads`` has not two entries per axis, or a window is so
-        much longer than the padded input that there is no output length.
+      ShapeError: ``auto_pad`` is unknown, ``pads`` has not two entries per axis, or a window is
+        longer than the padded input; that of a pooling by more than a stride.
 
     Source: ONNX operator specification, Conv-22 and MaxPool-22.
     """
     given = given_pads(auto_pad, pads, lengths, kernel, strides, dilations)
-    per_axis = list(zip(given, lengths, kernel, strides, dilations, strict=True))
-    for (begin, end), length, *window in per_axis:
-        _check_fits(length, length + begin + end, *window, ceil_mode=ceil_mode)
-    if not ceil_mode or is_same_padded(auto_pad):
-        return given
-    return tuple(
-        (begin, end + _partial(length + begin + end, begin + length, *window))
-        for (begin, end), length, *window in per_axis
-    )
-
-
-def _check_fits(
-    length: int, padded: int, taps: int, stride: int, dilation: int, *, ceil_mode: bool
-) -> None:
-    """Refuse a window that does not fit and leaves no agreed output length.
-
-    One stride too long gives an empty output. Beyond that the formula is negative; short of it
-    ONNX's text rounds down to none (with ``ceil_mode`` up to one) and its inference towards zero.
-    """
-    lacking = extent(taps, dilation) - padded
-    if lacking <= 0 or lacking == stride or (ceil_mode and lacking < 2 * stride):
-        return
-    raise ShapeError(
-        f"a window of {extent(taps, dilation)} positions over an axis of {length}",
-        why=f"with its pads the axis has {padded}: no window fits",
-        hint="feed a larger input, or make the pads or dilations fit",
-    )
+    is_same = is_same_padded(auto_pad)
+    resolved = []
+    for (begin, end), length, taps, stride, dilation in zip(
+        given, lengths, kernel, strides, dilations, strict=True
+    ):
+        padded = length + begin + end
+        lacking = extent(taps, dilation) - padded
+        pools = ceil_mode is not None and lacking <= stride
+        if lacking > 0 and not pools and not (ceil_mode and lacking < 2 * stride):
+            raise ShapeError(
+                f"a window of {lacking + padded} positions over an axis of {length}",
+                why=f"with its pads the axis has {padded}: no window fits",
+                hint="feed a larger input, or make the pads or dilations fit",
+            )
+        if ceil_mode and not is_same:
+            end += _partial(padded, begin + length, taps, stride, dilation)
+        elif 0 < lacking < stride:
+            end += lacking
+        resolved.append((begin, end))
+    return tuple(resolved)
 
 
 def _partial(padded: int, content: int, taps: int, stride: int, dilation: int) -> int:

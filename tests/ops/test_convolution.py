@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -145,3 +146,10 @@ def test_packing_keeps_the_order_of_output_channels() -> None:
     w = normal(4, 3, 2, 2)
     packed = np.asarray(convolution.to_taps_in_out(w))
     np.testing.assert_array_equal(packed[1, 0, 2], w[:, 2, 1, 0])
+
+
+def test_a_kernel_longer_than_its_input_is_refused_and_transposed_runs() -> None:
+    x, w = normal(1, 2, 2), normal(2, 2, 3)
+    with pytest.raises(ShapeError, match="a window of 3 positions over an axis of 2"):
+        convolution.conv(jnp.asarray(x), jnp.asarray(w))
+    check_against_onnxruntime("ConvTranspose", [x, w], {"strides": [2]}, opset=11)

@@ -30,6 +30,7 @@ WINDOWS: dict[str, dict[str, Any]] = {
     },
     "dilated": {"kernel_shape": [2, 3], "dilations": [2, 1], "pads": [1, 1, 0, 1]},
     "last window past the input": {"kernel_shape": [1, 1], "strides": [3, 3], "ceil_mode": 1},
+    "less than a stride too long": {"kernel_shape": [2, 5], "strides": [2, 3], "dilations": [1, 2]},
     "one stride too long": {"kernel_shape": [4, 2], "strides": [2, 1], "dilations": [3, 1]},
 }
 
@@ -104,11 +105,13 @@ def test_no_window_starts_past_the_input(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["MaxPool", "AveragePool", "LpPool"])
-@pytest.mark.parametrize("dilation", [7, 20])
-def test_a_window_that_has_no_agreed_output_length_is_refused(name: str, dilation: int) -> None:
-    entry = entry_of(name, 22)
+@pytest.mark.parametrize(("dilation", "ceil_mode"), [(10, 0), (12, 1), (20, 1)])
+def test_a_window_more_than_a_stride_too_long_is_refused(
+    name: str, dilation: int, ceil_mode: int
+) -> None:
+    attributes = {"kernel_shape": (2,), "strides": (3,), "dilations": (dilation,)}
     with pytest.raises(ShapeError, match="over an axis of 7"):
-        entry.function(jnp.zeros((1, 1, 7)), kernel_shape=(2,), strides=(3,), dilations=(dilation,))
+        entry_of(name, 22).function(jnp.zeros((1, 1, 7)), **attributes, ceil_mode=ceil_mode)
 
 
 def test_the_gradient_of_a_maximum_goes_to_its_place() -> None:
