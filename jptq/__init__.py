@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jptq.api.agreement import check_export
     from jptq.api.run import tune
     from jptq.api.steps import (
         allocate,
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
     from jptq.api.what_if import what_if
     from jptq.engine.trace import Forward
     from jptq.errors import JptqError
-    from jptq.results import Allocation, IntegerRanges, LatencyTable, Report, SensitivityTable
+    from jptq.results import (
+        Agreement,
+        Allocation,
+        IntegerRanges,
+        LatencyTable,
+        Report,
+        SensitivityTable,
+    )
     from jptq.tuning.options import Options
     from jptq.tuning.prepare import Prepared
     from jptq.tuning.ranges import integer_ranges
@@ -35,6 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Agreement",
     "Allocation",
     "Forward",
     "IntegerRanges",
@@ -47,6 +56,7 @@ __all__ = [
     "__version__",
     "allocate",
     "calibrate",
+    "check_export",
     "diagnose",
     "integer_ranges",
     "latency_of",
@@ -60,6 +70,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Agreement": "jptq.results",
     "Allocation": "jptq.results",
     "Forward": "jptq.engine.trace",
     "IntegerRanges": "jptq.results",
@@ -71,6 +82,7 @@ _HOMES = {
     "SensitivityTable": "jptq.results",
     "allocate": "jptq.api.steps",
     "calibrate": "jptq.api.steps",
+    "check_export": "jptq.api.agreement",
     "diagnose": "jptq.api.sweep",
     "integer_ranges": "jptq.tuning.ranges",
     "latency_of": "jptq.api.timing",

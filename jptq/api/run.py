@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import jax
 from numpy.typing import ArrayLike
 
 from jptq import files, ir, report
+from jptq.api.agreement import check_export
 from jptq.engine import Batching
 from jptq.engine.cache import enable_compilation_cache
 from jptq.quant.calibrated import with_assignment
@@ -117,6 +119,9 @@ def tune(
         started=started,
         progress=progress,
     )
+    found = dataclasses.replace(
+        found, agreement=check_export(prepared, found.assignment, progress=progress)
+    )
     progress("write", 0, 1)
     write(found, prepared, folder)
     progress("write", 1, 1)
@@ -189,7 +194,7 @@ def _run(
     found: Report, prepared: Prepared, flags: Mapping[str, Any], journal: Journal
 ) -> dict[str, Any]:
     """What may differ between two runs with equal results."""
-    packages = ("jptq", "jax", "jaxlib", "numpy", "onnx", "onnx-ir", "scipy")
+    packages = ("jptq", "jax", "jaxlib", "numpy", "onnx", "onnx-ir", "onnxruntime", "scipy")
     return {
         "schema": 1,
         "versions": {name: _version(name) for name in packages},

@@ -1,25 +1,47 @@
 """Write a calibrated model as standard ONNX with QuantizeLinear and DequantizeLinear.
 
-Writes qdq_model.onnx, which any ONNX runtime reads, and optimized_float_model.onnx, the same
-network without quantizers, to --out (default: exported_<model>).
+Writes qdq_model.onnx, which onnxruntime runs as it is, without options, and
+optimized_float_model.onnx, the same network without quantizers, to --out (default:
+exported_<model>). With --check, and --calibration_data, qdq_model.onnx is run in onnxruntime where
+that is installed, in a default session and without graph optimisations, and compared with the
+quantized forward over a few samples.
+
+Exit codes: 0 done; 3 the file was checked and does not agree.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jptq.cli import inputs, output
-from jptq.errors import ModelError
+from jptq.cli import inputs, machine, output, progress
+from jptq.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
-FLAGS = ("model", "out")
+    from jptq.results import Agreement
+
+FLAGS = (
+    "model",
+    "check",
+    "calibration_data",
+    "march",
+    "batch_size",
+    "memory_limit",
+    "device",
+    "threads",
+    "out",
+)
 REQUIRED = ("model",)
+
+DIFFERS = 3
+"""Exit code: the file does not agree."""
 
 
 def run(flags: FlagValues) -> int:
-    """Convert and write."""
+    """Convert, write, and check if that is asked for."""
+    if flags.check and flags.calibration_data is None:
+        raise ConfigError("--check needs --calibration_data", hint="the samples to run")
     out = output.folder(inputs.beside(flags, "exported"))
     from jptq import ir
     from jptq.numerics.qtypes import FLOAT16
@@ -38,7 +60,34 @@ def run(flags: FlagValues) -> int:
     halves = sum(name == FLOAT16.name for name in assignment_of(model).values())
     output.print_text(
         f"{pairs} quantizers written as QuantizeLinear and DequantizeLinear"
-        + (f", {halves} as casts to float16" if halves else ""),
+        + (f", {halves} as casts to float16" if halves else "")
+        + f", opset {exported.opset('')}",
         f"written to {out}: qdq_model.onnx, optimized_float_model.onnx",
+        "onnxruntime runs qdq_model.onnx as it is, without options",
     )
-    return 0
+    if not flags.check:
+        return 0
+    found = _checked(flags)
+    from jptq.report import agreement
+
+    output.print_text("")
+    output.print_tables([agreement(found)] if found.outputs else [])
+    output.print_paragraph(found.sentence)
+    return DIFFERS if found.agrees is False else 0
+
+
+def _checked(flags: FlagValues) -> Agreement:
+    """Run the file beside the forward."""
+    machine.settle(flags.device, flags.threads)
+    from jptq.api import steps
+    from jptq.api.agreement import check_export
+
+    with progress.bars() as shown:
+        prepared = steps.calibrate(
+            flags.model,
+            flags.calibration_data,
+            march=flags.march,
+            batching=inputs.batching(flags),
+            progress=shown,
+        )
+        return check_export(prepared, progress=shown)

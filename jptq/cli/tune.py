@@ -182,4 +182,6 @@ def show(report: Report, out: Path, *, as_json: bool) -> None:
     output.print_paragraph(f"{report.outcome.verdict} {report.headline}")
     for note in report.notes:
         output.print_paragraph(note, indent="  ")
+    if report.agreement is not None:
+        output.print_paragraph(report.agreement.sentence)
     output.print_paragraph(f"Written to {out}: report.md, quant_config.json, calibrated_model.onnx")

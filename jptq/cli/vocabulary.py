@@ -252,6 +252,11 @@ VOCABULARY: dict[str, Flag] = {
         default=True,
     ),
     # --- what comes out
+    "check": Flag(
+        help="Run qdq_model.onnx in onnxruntime, if that is installed, and say how far it agrees.",
+        kind="switch",
+        default=False,
+    ),
     "out": Flag(help="Folder for the result files.", shown="FOLDER"),
     "json": Flag(help="Print JSON instead of tables.", kind="switch", default=False),
 }

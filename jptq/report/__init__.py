@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jptq.report import curves, markdown
-from jptq.report.terminal import Table, tables
+from jptq.report.terminal import Table, agreement, tables
 from jptq.report.text import (
     distance_table,
     info_table,
@@ -15,6 +15,7 @@ from jptq.results import Report
 
 __all__ = [
     "Table",
+    "agreement",
     "distance_table",
     "info_table",
     "output_table",

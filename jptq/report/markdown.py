@@ -29,6 +29,7 @@ def render(report: Report) -> str:
         _compared(report),
         _notes(report),
         _use(report),
+        _exported(report),
         _raised(report),
         _outputs(report),
         _tried(report),
@@ -169,6 +170,12 @@ def _use(report: Report) -> list[str]:
         "Then evaluate the vendor's calibrated model: its score is the one that counts, and it "
         "should match the measured one above within sampling noise.",
     ]
+
+
+def _exported(report: Report) -> list[str]:
+    if report.agreement is None:
+        return []
+    return ["## In onnxruntime", _plain(report.agreement.sentence)]
 
 
 def _raised(report: Report) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from jptq.report import wording
 from jptq.report.text import shorten
-from jptq.results import Evaluation, Report
+from jptq.results import Agreement, Evaluation, Report
 
 MOST_RAISED = 12
 """Raised nodes that the terminal shows; the others are in ``report.md``."""
@@ -141,4 +141,30 @@ def raised(report: Report) -> Table:
         header=("node", "runs as", "rank by its own error", wording.times(report.final)),
         rows=tuple(rows),
         align=("left", "left", "right", "right"),
+    )
+
+
+def agreement(found: Agreement) -> Table:
+    """Return how far the exported file agrees with the forward, output by output."""
+    sessions = [
+        {output.output: output for output in found.outputs if output.optimized == optimized}
+        for optimized in (True, False)
+    ]
+    rows = [
+        (
+            shorten(name, NAME_WIDTH),
+            *(
+                cell
+                for session in sessions
+                for cell in (f"{session[name].cosine:.7f}", wording.apart(session[name]))
+            ),
+        )
+        for name in sessions[0]
+    ]
+    return Table(
+        title=f"qdq_model.onnx in {found.runtime} against the quantized forward "
+        f"({found.samples} samples, measured)",
+        header=("output", "cosine", "apart at most", "cosine, unoptimized", "apart at most"),
+        rows=tuple(rows),
+        align=("left", *(RIGHT,) * 4),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jptq.results import Evaluation, OutputError, Raised, Report
+from jptq.results import Evaluation, OutputAgreement, OutputError, Raised, Report
 
 NONE = "-"
 """Stands where there is no number."""
@@ -33,6 +33,12 @@ def cosine(value: float) -> str:
 def error(value: float | None) -> str:
     """Write an error, three digits."""
     return NONE if value is None else f"{value:.3g}"
+
+
+def apart(output: OutputAgreement) -> str:
+    """Write a largest difference: a share of the largest value, and steps where there are some."""
+    text = f"{100 * output.difference:.2g} %"
+    return text if output.steps is None else f"{text} ({output.steps:.2g} steps)"
 
 
 def micros(value: float | None) -> str:

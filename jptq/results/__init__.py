@@ -1,5 +1,6 @@
 """What the methods produce: tables that can be stored, compared and handed on."""
 
+from jptq.results.agreement import Agreement, OutputAgreement
 from jptq.results.allocation import Allocation, Status
 from jptq.results.evaluation import Comparison, Evaluation, Lost, OutputError, Spread
 from jptq.results.latency import Boundary, LatencyTable, NodeTime
@@ -8,6 +9,7 @@ from jptq.results.report import Goal, Outcome, Raised, Report
 from jptq.results.sensitivity import SensitivityTable
 
 __all__ = [
+    "Agreement",
     "Allocation",
     "Boundary",
     "Comparison",
@@ -19,6 +21,7 @@ __all__ = [
     "Lost",
     "NodeTime",
     "Outcome",
+    "OutputAgreement",
     "OutputError",
     "Raised",
     "Report",

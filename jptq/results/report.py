@@ -7,6 +7,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
+from jptq.results.agreement import Agreement
 from jptq.results.evaluation import Evaluation
 from jptq.results.latency import LatencyTable
 from jptq.results.ranges import IntegerRanges
@@ -109,6 +110,7 @@ class Report:
       notes: What a reader has to know, most important first.
       walk_us: Latency of the documented walk, the worst nodes raised one after the other, where
         it was first seen to meet the goal; None if no walk that was run does.
+      agreement: What running the exported file showed; None if that was not tried.
     """
 
     model: str
@@ -137,6 +139,7 @@ class Report:
     notes: tuple[str, ...] = ()
     walk_us: float | None = None
     ranges: IntegerRanges | None = None
+    agreement: Agreement | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``result.json``: every number of the report."""
@@ -165,4 +168,5 @@ class Report:
             "assignment": dict(self.assignment),
             "integer_ranges": None if self.ranges is None else self.ranges.to_json(),
             "notes": list(self.notes),
+            "onnxruntime": None if self.agreement is None else self.agreement.to_json(),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -336,6 +337,27 @@ def test_a_calibrated_model_takes_no_configuration(
     ended = jptq("evaluate", f"--model={calibrated}", files.flags[1], max_config)
     assert ended.code == 2
     assert "calibrated already" in ended.err
+
+
+def test_export_checks_the_file_in_both_kinds_of_session(
+    jptq: Jptq, files: Files, calibrated: Path
+) -> None:
+    ended = jptq("export", f"--model={calibrated}", "--check", files.flags[1])
+    assert ended.code == 0, ended.err
+    assert "cosine, unoptimized" in ended.out
+    assert "agrees with the quantized forward over 4 samples" in " ".join(ended.out.split())
+    ended = jptq("export", f"--model={calibrated}", "--check")
+    assert ended.code == 2
+    assert "--check needs --calibration_data" in ended.err
+
+
+def test_a_check_without_onnxruntime_says_how_to_get_it(
+    jptq: Jptq, files: Files, calibrated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    ended = jptq("export", f"--model={calibrated}", "--check", files.flags[1])
+    assert ended.code == 0, ended.err
+    assert "pip install onnxruntime" in ended.out
 
 
 def test_export_of_a_float_model_points_to_calibrate(jptq: Jptq, files: Files) -> None:

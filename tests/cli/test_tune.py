@@ -72,6 +72,10 @@ def test_a_met_goal_ends_with_zero_and_writes_every_file(
     assert ended.code == 0, ended.err
     assert {path.name for path in Path("tuned").iterdir()} - {".jptq"} == RESULTS
     assert "Goal met" in ended.out
+    checked = json.loads(Path("tuned/result.json").read_text())["onnxruntime"]
+    assert checked["agrees"] is True
+    assert "agrees with the quantized forward" in " ".join(ended.out.split())
+    assert "## In onnxruntime" in Path("tuned/report.md").read_text()
     assert max(map(len, ended.out.splitlines())) <= 100
     assert ended.err == ""
     onnx.checker.check_model("tuned/qdq_model.onnx")

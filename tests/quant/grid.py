@@ -374,6 +374,10 @@ OPERATORS: dict[int, dict[str, Build]] = {
         ),
         "Conv": lambda g, x: g.conv(x, CHANNELS, CHANNELS, 1),
     },
+    26: {
+        "CumProd": lambda g, x: g.add("CumProd", g.add("Tanh", x), g.constant(np.int64(3))),
+        "Conv": lambda g, x: g.conv(x, CHANNELS, CHANNELS, 1),
+    },
 }
 """``{opset: {name: operator}}``; each is called on a tensor of `SHAPE`."""
 
@@ -381,9 +385,8 @@ ABSENT = {
     "And": "of booleans since opset 7",
     "Or": "of booleans since opset 7",
     "Xor": "of booleans since opset 7",
-    "CumProd": "onnxruntime has none",
+    "SwiGLU": "onnxruntime 1.32 has none",
     "Scatter": "is ScatterElements since opset 11",
-    "SwiGLU": "onnxruntime has none",
     "Upsample": "is Resize since opset 10",
 }
 """Quantizable operators without a branch, and why."""

@@ -109,7 +109,7 @@ def test_every_operator_agrees_between_every_neighbour(neighbour: str, kind: str
 @pytest.mark.parametrize("kind", KINDS)
 def test_operators_of_later_opsets_agree(kind: str) -> None:
     """Where int8 was refused: onnxruntime's optimizer moves the pairs around Transpose."""
-    for opset in (22, 24):
+    for opset in grid.OPERATORS.keys() - {17}:
         model, plan, feeds = calibrated("Transpose", opset)
         assert_agrees(to_qdq(KINDS[kind](model, plan)), feeds, grid.OPERATORS[opset])
 
