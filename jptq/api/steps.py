@@ -272,7 +272,7 @@ def _cut(prepared: Prepared, nodes: Sequence[str]) -> tuple[Model, Plan, Runner]
     by_name = {node.name: node for node in prepared.calibrated.operators()}
     for name in nodes:
         if name not in by_name:
-            raise UnknownNameError("node", name, by_name, where="--output_node")
+            raise ir.unknown_node(name, prepared.calibrated, known=by_name, where="--output_node")
     tensors = [output for name in nodes for output in by_name[name].outputs if output]
     model = ir.extract(prepared.calibrated, tensors)
     plan = plan_of(model, prepared.target, strict_integers=prepared.plan.strict)

@@ -6,6 +6,7 @@ from jptq.ir.edit import extract, insert_on_tensors, prune, rename, replace_node
 from jptq.ir.expand import expand_units
 from jptq.ir.fixing import fix_inputs, fix_values, give_shapes, shape_flag
 from jptq.ir.float32 import in_float32, inputs_before, other_inputs, taken
+from jptq.ir.fused import fused_into, unknown_node
 from jptq.ir.load import from_bytes, load
 from jptq.ir.model import CALIBRATION, HORIZON, Attribute, Model, Node, Tensor
 from jptq.ir.opset import raise_opset
@@ -29,6 +30,7 @@ __all__ = [
     "fix_inputs",
     "fix_values",
     "from_bytes",
+    "fused_into",
     "give_shapes",
     "in_float32",
     "inputs_before",
@@ -46,5 +48,6 @@ __all__ = [
     "taken",
     "to_bytes",
     "to_proto",
+    "unknown_node",
     "with_nodes",
 ]

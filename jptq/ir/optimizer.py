@@ -12,8 +12,10 @@ from jptq.ir import edit, verify
 from jptq.ir.convert import freeze, thaw
 from jptq.ir.fixing import fix_inputs
 from jptq.ir.float32 import has_others, in_float32
+from jptq.ir.fused import with_fused
 from jptq.ir.model import Model
 from jptq.ir.passes import PASSES, Pass
+from jptq.ir.passes.graph import fused
 
 _logger = logging.getLogger(__name__)
 
@@ -43,12 +45,15 @@ def optimize(
     verify.check_nodes(model)
     fixed = fix_inputs(model, input_shapes)
     graph = thaw(fixed)
+    gone: dict[str, str] = {}
     if float32 and has_others(fixed):
         _settle(graph, PASSES[0])
+        gone |= fused(graph.graph)
         graph = thaw(in_float32(freeze(graph)))
     for stage in PASSES:
         _settle(graph, stage)
     result = freeze(graph)
+    gone |= fused(graph.graph)
     # Where inference found no shape, what the file says is better than nothing.
     outputs = tuple(
         found
@@ -56,7 +61,8 @@ def optimize(
         else dataclasses.replace(declared, dtype=found.dtype or declared.dtype)
         for found, declared in zip(result.outputs, model.outputs, strict=True)
     )
-    return edit.with_nodes(dataclasses.replace(result, outputs=outputs), result.nodes)
+    done = edit.with_nodes(dataclasses.replace(result, outputs=outputs), result.nodes)
+    return with_fused(done, gone)
 
 
 def _settle(graph: ir.Model, stage: Sequence[Pass]) -> None:

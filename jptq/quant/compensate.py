@@ -29,8 +29,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from jptq import ops
-from jptq.errors import ConfigError, UnknownNameError
+from jptq.errors import ConfigError
 from jptq.ir.edit import replace_node, unique_name
+from jptq.ir.fused import unknown_node
 from jptq.ir.model import HORIZON, Attribute, Model, Node
 from jptq.numerics.affine import affine, clean_thresholds
 from jptq.numerics.fake_quant import on_grid
@@ -142,7 +143,7 @@ def derived_thresholds(model: Model) -> dict[str, dict[str, Attribute]]:
 def _checked(model: Model, name: str, index: int, target: Target, *, where: str) -> Node:
     """Return the node of a request that can be met."""
     if name not in model.by_name:
-        raise UnknownNameError("node", name, model.by_name, where=where)
+        raise unknown_node(name, model, where=where)
     node = model.by_name[name]
     if index >= len(node.inputs) or not node.inputs[index] or not target.ec(node.op, index):
         taken = [f"input{i} of {op}" for op, i in target.operands.ec_operands]

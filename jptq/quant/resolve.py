@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from jptq.errors import ConfigError, UnknownNameError
-from jptq.ir.model import Model, Node
+from jptq.ir.fused import unknown_node
+from jptq.ir.model import Model
 from jptq.ir.paths import between
 from jptq.numerics.qtypes import DUAL_INT16
 from jptq.quant.asks import DEFAULT, OUTPUT, Ask, asks_of
@@ -159,14 +160,14 @@ def _matched(config: Config, model: Model, target: Target, *, level: int) -> Con
         where = f"{config.where}: subgraph_config.{key}"
         absent = [n for n in (*subgraph.inputs, *subgraph.outputs) if n not in nodes]
         for name in absent:
-            missing(_unknown(name, nodes, target, where=where))
+            missing(_unknown(name, model, target, where=where))
         if not absent:
             subgraphs[key] = subgraph
     entries = {}
     for name, entry in config.nodes.items():
         where = f"{config.where}: node_config.{name}"
         if name not in nodes:
-            missing(_unknown(name, nodes, target, where=where))
+            missing(_unknown(name, model, target, where=where))
             continue
         count = len(nodes[name].inputs)
         beyond = [index for index in entry.inputs if index >= count]
@@ -178,7 +179,8 @@ def _matched(config: Config, model: Model, target: Target, *, level: int) -> Con
     return dataclasses.replace(config, subgraphs=subgraphs, nodes=entries)
 
 
-def _unknown(name: str, nodes: Mapping[str, Node], target: Target, *, where: str) -> ConfigError:
+def _unknown(name: str, model: Model, target: Target, *, where: str) -> ConfigError:
+    nodes = model.by_name
     base = name.removesuffix(LOW)
     operands = dict(target.operands.ec_operands)
     if base != name and base in nodes and nodes[base].op in operands:
@@ -188,7 +190,8 @@ def _unknown(name: str, nodes: Mapping[str, Node], target: Target, *, where: str
             why=f"only error compensation of {base!r} makes it",
             hint=f'"{base}": {{"input{operands[nodes[base].op]}": "ec"}} in the same node_config',
         )
-    return UnknownNameError("node", name, nodes, where=where)
+    operators = [node.name for node in model.operators()]
+    return unknown_node(name, model, known=operators, where=where)
 
 
 def _check(config: Config, model: Model, target: Target) -> None:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from jptq.errors import ConfigError, UnknownNameError
+from jptq.ir.fused import unknown_node
 from jptq.ir.model import Model
 from jptq.numerics.qtypes import DUAL_INT16, INT16, QTYPES
 from jptq.quant.assign import Assignment, Thresholds, accepted
@@ -293,7 +294,8 @@ class Changer:
                     hint="change the nodes before it",
                 )
         wanted = node if _INPUT.fullmatch(slot) or slot == "output" else target
-        raise UnknownNameError("node or quantizer", wanted, [*plan.by_node, *plan.index])
+        known = [*plan.by_node, *plan.index]
+        raise unknown_node(wanted, self._model, known=known, kind="node or quantizer")
 
     def _type(self, value: Value, request: str) -> str:
         name = value if isinstance(value, str) else _written(value)

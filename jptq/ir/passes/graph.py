@@ -156,7 +156,7 @@ def substitute(
     old.replace_all_uses_with(new.outputs[0], replace_graph_outputs=True)
     if domain:
         graph.opset_imports.setdefault(domain, 1)
-    remove_unread(root)
+    _take_up(graph, remove_unread(root), new)
     return new
 
 
@@ -169,30 +169,48 @@ def bypass(node: ir.Node, value: ir.Value) -> bool:
     Returns:
       Whether the node is gone.
     """
-    output = node.outputs[0]
+    output, graph = node.outputs[0], node.graph
     if output.is_graph_output():
         if value.producer() is None or value.is_graph_output() or value.graph is not output.graph:
             _logger.debug("%s stays: it names a graph output", node.name)
             return False
         name, shape, kind = output.name, output.shape, output.type
         output.replace_all_uses_with(value, replace_graph_outputs=True)
-        remove_unread(node)
+        removed = remove_unread(node)
         value.name, value.shape, value.type = name, shape, kind
     else:
         output.replace_all_uses_with(value)
-        remove_unread(node)
+        removed = remove_unread(node)
+    _take_up(graph, removed, value.producer())
     return node.graph is None
 
 
-def remove_unread(node: ir.Node) -> None:
-    """Remove a node if nothing reads it, then its producers likewise."""
+def remove_unread(node: ir.Node) -> list[str]:
+    """Remove a node if nothing reads it, then its producers likewise; return their names."""
     if any(output.uses() or output.is_graph_output() for output in node.outputs):
-        return
+        return []
     before = [value.producer() for value in node.inputs if value is not None]
     graph = node.graph
     if graph is None:
-        return
+        return []
     graph.remove(node, safe=True)
+    removed = [node.name] if node.name else []
     for writer in before:
         if writer is not None:
-            remove_unread(writer)
+            removed += remove_unread(writer)
+    return removed
+
+
+_FUSED = "fused"
+
+
+def _take_up(graph: object, removed: Sequence[str], node: ir.Node | None) -> None:
+    """Note which node computes what others did; those of subgraphs have no place of their own."""
+    if isinstance(graph, ir.Graph) and node is not None and node.name:
+        fused = graph.meta.setdefault(_FUSED, {})
+        fused.update({name: node.name for name in removed if name != node.name})
+
+
+def fused(graph: ir.Graph) -> Mapping[str, str]:
+    """Return ``{node that is gone: node that took it up}`` of all that the passes have fused."""
+    return dict(graph.meta.get(_FUSED, {}))

@@ -156,7 +156,7 @@ def _members(network: Prepared, entry: Iterable[str]) -> set[str]:
         elif name in network.calibrated.by_name:
             raise ArgumentError(f"{name} has no calibration on its inputs")
         else:
-            raise loading.missing(name, [*plan.by_node, *plan.index])
+            raise loading.missing(name, [*plan.by_node, *plan.index], network.calibrated)
     return found
 
 

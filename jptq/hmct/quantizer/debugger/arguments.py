@@ -101,5 +101,5 @@ def groups_of(given: Names, model: Model) -> list[tuple[str, ...]]:
     known = set(operators)
     for name in (name for group in groups for name in group):
         if name not in known:
-            raise missing(name, operators)
+            raise missing(name, operators, model)
     return groups

@@ -95,7 +95,7 @@ def sorted_out(network: Prepared, names: Sequence[str]) -> tuple[list[str], dict
                 f"{name} has no float output that depends on the input of the model"
             )
         else:
-            raise loading.missing(name, _known(outputs_of, network))
+            raise loading.missing(name, _known(outputs_of, network), network.calibrated)
     return calibrations, outputs
 
 

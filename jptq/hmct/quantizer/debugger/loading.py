@@ -94,11 +94,17 @@ def loaded(
     return take_up(model, samples, where=where, march=march, make=engines().runner)
 
 
-def missing(name: str, known: Sequence[str]) -> ArgumentError:
+def missing(name: str, known: Sequence[str], model: Model | None = None) -> ArgumentError:
     """Return the vendor's message about a name that no node has, with the nearest ones."""
-    hint = UnknownNameError("node", name, known).hint
+    found = (
+        UnknownNameError("node", name, known)
+        if model is None
+        else ir.unknown_node(name, model, known=known)
+    )
     return ArgumentError(
-        f"{name} does not exist in the model.", hint=hint or "jptq-info MODEL lists the nodes"
+        f"{name} does not exist in the model.",
+        why="" if isinstance(found, UnknownNameError) else found.what,
+        hint=found.hint or "jptq-info MODEL lists the nodes",
     )
 
 
@@ -139,7 +145,7 @@ def model_of(given: ModelOrFile) -> tuple[Model, Path]:
 def _up_to(model: Model, name: str) -> Model:
     node = model.by_name.get(name)
     if node is None:
-        raise missing(name, [one.name for one in model.operators()])
+        raise missing(name, [one.name for one in model.operators()], model)
     if node.is_calibration:
         raise ArgumentError(
             f"{name} is a calibration", hint="give the node whose output it quantizes"

@@ -91,7 +91,7 @@ def get_calibration_nodes_stat_info(
     names = list(plan.index) if nodes_list is None else listed(nodes_list)
     for name in names:
         if name not in plan.index:
-            raise loading.missing(name, list(plan.index))
+            raise loading.missing(name, list(plan.index), network.calibrated)
     ranges = diagnosis.channel_ranges_of(
         network.runner, network.table(network.configured), names, network.samples
     )
@@ -123,7 +123,7 @@ def _calibrations(network: Prepared, names: Sequence[str]) -> list[str]:
         elif name in network.calibrated.by_name:
             raise ArgumentError(f"{name} has no calibration on its inputs")
         else:
-            raise loading.missing(name, [*plan.by_node, *plan.index])
+            raise loading.missing(name, [*plan.by_node, *plan.index], network.calibrated)
     return list(found)
 
 
