@@ -57,6 +57,7 @@ class QuantizerDistribution:
       clipped: Share of all values that lie beyond the grid by more than half a step.
       cosine: Between before and after; 1 if both are zero.
       samples: How many the values come from; 0 for a constant.
+      grids: Thresholds that it holds: one for each channel, or 1.
     """
 
     calibration: str
@@ -70,6 +71,7 @@ class QuantizerDistribution:
     clipped: float
     cosine: float
     samples: int
+    grids: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,6 +87,8 @@ class OutputDistribution:
       mean_error: Mean of all differences.
       rms_error: Root of their mean square.
       samples: How many the values come from.
+      limits: The thresholds of the quantizer that reads the output, as `QuantizerDistribution`
+        has them; infinite if none does.
     """
 
     node: str
@@ -95,6 +99,7 @@ class OutputDistribution:
     mean_error: float
     rms_error: float
     samples: int
+    limits: tuple[float, float] = (-np.inf, np.inf)
 
 
 def distributions_of(
@@ -196,9 +201,24 @@ def output_distributions_of(
             mean_error=float(sums[tensor][1] / sums[tensor][0]),
             rms_error=float(np.sqrt(sums[tensor][2] / sums[tensor][0])),
             samples=len(samples),
+            limits=_limits_of(walk.plan, quantized, tensor),
         )
         for node, tensor in wanted
     )
+
+
+def _limits_of(plan: Plan, held: Table, tensor: str) -> tuple[float, float]:
+    """Return the thresholds at a tensor by a table; infinite without a quantizer of integers."""
+    k = next((k for k, one in enumerate(plan.calibrations) if one.tensor == tensor), None)
+    if k is None or not held.gate[k] > 0 or not held.lower[k] < held.upper[k]:
+        return (-np.inf, np.inf)
+    start, stop = plan.offsets[k], plan.offsets[k + 1]
+    scale = float(np.max(np.asarray(held.scale[start:stop])))
+    offset = float(held.offset[start])
+    high = (float(held.upper[k]) - offset) * scale
+    # Around 0 the one step more below it is no threshold.
+    low = (float(held.lower[k]) - offset) * scale if offset else -high
+    return (low, high)
 
 
 class _Counter:
@@ -284,7 +304,13 @@ class _Trace:
             clipped=self.beyond / max(self.size, 1),
             cosine=float(cosine),
             samples=samples,
+            grids=self._grids(),
         )
+
+    def _grids(self) -> int:
+        if self.thresholds is None or self.calibration.asymmetric:
+            return 1
+        return int(self.thresholds.size)
 
     def _limits(self) -> tuple[float, float]:
         if not self.grid.integral or self.thresholds is None:

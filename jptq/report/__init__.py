@@ -37,11 +37,11 @@ def render(report: Report) -> dict[str, bytes]:
       there.
     """
     # matplotlib takes a second to import: who only prints a table does not wait for it.
-    from jptq.report import plots
+    from jptq.report import canvas, plots
 
     return {
-        "pareto.png": plots.draw_pareto(curves.pareto(report)),
-        "outputs.png": plots.draw_outputs(curves.outputs(report)),
-        "ranking.png": plots.draw_ranking(curves.ranking(report)),
+        "pareto.png": canvas.png(plots.draw_pareto(curves.pareto(report))),
+        "outputs.png": canvas.png(plots.draw_outputs(curves.outputs(report))),
+        "ranking.png": canvas.png(plots.draw_ranking(curves.ranking(report))),
         "report.md": markdown.render(report).encode(),
     }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import matplotlib.style
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import Formatter
 
 from jptq.report.text import shorten
 
@@ -19,8 +22,11 @@ NAME_WIDTH = 44
 
 DPI = 150
 
-MOST_PIXELS = 30_000
-"""Widest picture; matplotlib refuses more than 65536, and viewers less than that."""
+MOST_WIDTH = 16.0
+"""Inches: a picture that is wider is read on no screen."""
+
+MOST_PIXELS = 4_000
+"""Longest side of a picture."""
 
 STYLE = {
     "axes.axisbelow": True,
@@ -52,13 +58,46 @@ def blank(width: float, height: float) -> Figure:
     return figure
 
 
+class Plain(Formatter):
+    """Writes every tick in full: as many digits as tell them apart, no offset, no factor."""
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """Return the texts of all ticks."""
+        places = np.unique(np.asarray(values, float))
+        step = float(np.min(np.diff(places))) if places.size > 1 else 1.0
+        digits = max(0, -math.floor(math.log10(step) + 1e-9))
+        # Ticks stand at round numbers: a step of 2.5 takes a digit more than one of 2.
+        scaled = step * 10.0**digits
+        return [_number(value, digits + (abs(scaled - round(scaled)) > 1e-6)) for value in values]
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Return the text of one number."""
+        return f"{x:,g}"
+
+
+def _number(value: float, digits: int) -> str:
+    text = f"{value:,.{digits}f}"
+    return text.removeprefix("-") if not text.strip("-0.,") else text
+
+
 def png(figure: Figure) -> bytes:
     """Return a PNG file; equal figures give equal bytes."""
     buffer = io.BytesIO()
-    dpi = min(DPI, MOST_PIXELS / figure.get_figwidth())
+    dpi = min(DPI, MOST_PIXELS / max(figure.get_figwidth(), figure.get_figheight()))
     with styled():
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def step_of_names(wanted: float, room: float) -> int:
+    """Return how many places are named together by one name: 1, 2, 5, 10, ...
+
+    Args:
+      wanted: Room that the names of all places take.
+      room: That there is.
+    """
+    steps: Iterator[int] = (m * 10**e for e in range(12) for m in (1, 2, 5))
+    return next(step for step in steps if wanted / step <= room)
 
 
 def label(name: str, width: int = NAME_WIDTH) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from jptq.report import wording
+from jptq.report.scales import Span, reaching
 from jptq.results import Evaluation, OutputError, Report
 
 WORST_NODES = 30
@@ -88,17 +89,21 @@ class Pareto:
     time_is: str
 
     @property
-    def floor(self) -> float:
-        """Least quality worth the picture's height.
+    def span(self) -> Span:
+        """The qualities that the picture shows.
 
-        One configuration far below all others (an all-INT8 that detects nothing) would press
-        the rest into a line: what is below is drawn at the edge, its value is in the legend.
+        One configuration far below all others (an all-INT8 that detects nothing) would press the
+        rest into a line: what is below is drawn at the edge, its value is in the legend. So would
+        a goal that nothing comes near: it is only named then.
         """
         near = [point.quality for point in self.marked if point.name != "all-INT8"]
-        near += [1.0] if self.goal is None else [1.0, self.goal]
-        low, high = min(near), max(near)
-        edge = low - 2.5 * max(high - low, 0.01)
-        return max(edge, min(point.quality for point in (*self.steps, *self.marked)))
+        every = [point.quality for point in (*self.steps, *self.marked)]
+        best = max(every, default=1.0)
+        lines = [1.0] if self.goal is None else [1.0, self.goal]
+        room = max(best - min(every, default=best), 0.02)
+        shown = reaching([*near, best], lines, room=room)
+        edge = shown.low - 2.5 * max(shown.high - shown.low, 0.01)
+        return Span(low=max(edge, min([*every, shown.low])), high=shown.high)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

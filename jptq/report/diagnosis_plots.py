@@ -15,11 +15,10 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from jptq import files
 from jptq.report import canvas
-from jptq.report.canvas import BLUE, GREEN, GREY, ORANGE, SKY
+from jptq.report.canvas import BLUE, GREEN, ORANGE, SKY
 
 if TYPE_CHECKING:
     from jptq.diagnosis import (
-        Channels,
         Histogram,
         OutputDistribution,
         QuantizerDistribution,
@@ -37,9 +36,6 @@ TITLE_WIDTH = 56
 
 TITLE_SIZE = 10.5
 """Points; such a title fits over the axes with the legend beside them."""
-
-WIDE_FROM = 640
-"""Channels from which a box plot has five of them to an inch instead of two."""
 
 
 def draw_acc_error(title: str, metric: str, curves: Mapping[str, np.ndarray]) -> Figure:
@@ -94,15 +90,9 @@ def draw_quantizer(
         _fill(axes, distribution.before, "Before calibration" if weight else "Input data")
         if weight or statistics is not None:
             _points(axes, distribution.after, "After calibration")
-        low, high = distribution.limits
-        for limit in (low, high) if math.isfinite(high) else ():
-            axes.axvline(
-                limit,
-                color=RED,
-                linestyle="--",
-                linewidth=1.3,
-                label=f"threshold: {_range(low, high)}" if limit == high else None,
-            )
+        several = distribution.grids > 1
+        name_of = f"widest of {distribution.grids} thresholds" if several else "threshold"
+        _mark_limits(axes, distribution.limits, distribution.before, name_of)
         if not weight:
             _mark_largest(axes, distribution)
         axes.set_title(
@@ -139,6 +129,7 @@ def draw_output(distribution: OutputDistribution) -> Figure:
             linewidth=0.9,
             label="After calibration",
         )
+        _mark_limits(top, distribution.limits, distribution.before, "threshold")
         top.set_title(f"Output data distribution\n{node}", fontsize=TITLE_SIZE)
         _finish(top)
         _fill(bottom, distribution.error, "after - before")
@@ -151,56 +142,6 @@ def draw_output(distribution: OutputDistribution) -> Figure:
             )
         bottom.set_title("Quantization error distribution", fontsize=TITLE_SIZE)
         _finish(bottom)
-        return figure
-
-
-def draw_channels(channels: Channels) -> Figure:
-    """Draw a box per channel: quartiles, whiskers from the least to the largest value."""
-    count = len(channels.mean)
-    width = count / 2 if count < WIDE_FROM else count / 5
-    with canvas.styled():
-        figure = canvas.blank(max(width, 8.0), 6)
-        axes = figure.add_subplot()
-        boxes = [
-            {
-                "whislo": least,
-                "q1": lower,
-                "med": median,
-                "q3": upper,
-                "whishi": largest,
-                "mean": mean,
-                "fliers": [],
-                "label": str(channel),
-            }
-            for channel, ((least, lower, median, upper, largest), mean) in enumerate(
-                zip(channels.quartiles.tolist(), channels.mean.tolist(), strict=True)
-            )
-        ]
-        axes.bxp(
-            boxes,
-            positions=range(count),
-            widths=0.6,
-            showfliers=False,
-            showmeans=True,
-            meanline=True,
-            patch_artist=True,
-            boxprops={"facecolor": "#DCE9F5", "edgecolor": "#666666", "linewidth": 0.8},
-            whiskerprops={"color": GREY, "linewidth": 0.8},
-            capprops={"color": GREY, "linewidth": 0.8},
-            medianprops={"color": "red", "linewidth": 1.3},
-            meanprops={"color": "blue", "linestyle": "--", "linewidth": 1.1},
-        )
-        step = max(1, math.ceil(count / 2 / figure.get_figwidth() / 2))
-        axes.set_xticks(range(0, count, step), [str(c) for c in range(0, count, step)], fontsize=8)
-        axes.set_xlim(-0.6, count - 0.4)
-        axes.set_title(canvas.label(channels.name, TITLE_WIDTH))
-        axes.set_xlabel("channel")
-        axes.set_ylabel("Range of data in channel")
-        median, mean = (
-            axes.plot([], [], color=colour, linestyle=style, label=text)[0]
-            for colour, style, text in (("red", "-", "median"), ("blue", "--", "mean"))
-        )
-        axes.legend(handles=[median, mean], loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return figure
 
 
@@ -223,7 +164,9 @@ def draw_partial(
     """
     ylabel = "Cosine Similarity" if metric == "cosine-similarity" else metric
     with canvas.styled():
-        figure = canvas.blank(min(max(8.0, 2.5 + 0.3 * len(labels)), 120.0), 6.5)
+        width = min(max(8.0, 2.5 + 0.3 * len(labels)), canvas.MOST_WIDTH)
+        named = canvas.step_of_names(0.22 * len(labels), width - 2.5)
+        figure = canvas.blank(width, 6.5)
         axes = figure.add_subplot()
         if metric == "cosine-similarity":
             axes.axhline(1.0, color=BLACK, linestyle="--", linewidth=1.0, label="baseline")
@@ -247,8 +190,8 @@ def draw_partial(
             label="per-node quantization sensitivity",
         )
         axes.set_xticks(
-            places,
-            [canvas.label(name, LABEL_WIDTH) for name in labels],
+            places[::named],
+            [canvas.label(name, LABEL_WIDTH) for name in labels[::named]],
             rotation=60,
             ha="right",
             rotation_mode="anchor",
@@ -257,7 +200,7 @@ def draw_partial(
         shown = f"\noutput {canvas.label(output, TITLE_WIDTH)}" if output else ""
         axes.margins(x=0.02)
         axes.set_title(f"Partial Quantization Analysis{shown}")
-        axes.set_xlabel("node")
+        axes.set_xlabel("node" if named == 1 else f"node, one in {named} is named")
         axes.set_ylabel(ylabel)
         figure.legend(loc="outside lower center", ncols=3)
         return figure
@@ -289,6 +232,9 @@ def _fill(axes: Axes, histogram: Histogram, label: str) -> None:
         fill=True,
         baseline=0.5,
         color=SKY,
+        # Bins are narrower than a pixel: a few values would not be seen.
+        edgecolor=SKY,
+        linewidth=0.7,
         alpha=0.75,
         label=label,
     )
@@ -311,6 +257,22 @@ def _points(axes: Axes, histogram: Histogram, label: str) -> None:
 def _visible(counts: np.ndarray) -> np.ndarray:
     """Counts on a logarithmic axis: none is half of one."""
     return np.asarray(np.maximum(counts, 0.5))
+
+
+def _mark_limits(axes: Axes, limits: tuple[float, float], values: Histogram, name: str) -> None:
+    """Draw thresholds; that below 0 only where there are values below 0, or it is no mirror."""
+    low, high = limits
+    if not math.isfinite(high):
+        return
+    one_sided = low == -high and values.edges[0] >= 0
+    for limit in (high,) if one_sided else (low, high):
+        axes.axvline(
+            limit,
+            color=RED,
+            linestyle="--",
+            linewidth=1.3,
+            label=f"{name}: {_range(low, high)}" if limit == high else None,
+        )
 
 
 def _mark_largest(axes: Axes, distribution: QuantizerDistribution) -> None:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
-from jptq.report import canvas, wording
+from jptq.report import canvas, scales, wording
 from jptq.report.canvas import BLUE, GREEN, GREY, ORANGE, SKY
 from jptq.report.curves import COSINE_FLOOR, Outputs, Pareto, Point, Ranking
+from jptq.report.scales import Span
 
 PRECISIONS = {
     "int8": ("stays INT8", SKY),
@@ -33,13 +42,16 @@ CONFIGURATIONS = {
 }
 """``{configuration: (colour, marker)}``."""
 
+_MOST_ERROR = 2.2
+"""End of an axis of ``1 - cosine``, which is at most 2."""
 
-def draw_ranking(ranking: Ranking) -> bytes:
-    """Draw the worst nodes as horizontal bars on a logarithmic axis.
+_LEGEND_COLUMNS = 4
 
-    Returns:
-      A PNG file.
-    """
+_DOTTED = (0, (1, 1.5))
+
+
+def draw_ranking(ranking: Ranking) -> Figure:
+    """Draw the worst nodes as horizontal bars on a logarithmic axis."""
     bars = ranking.bars
     with _figure(8.5, 1.3 + 0.215 * max(len(bars), 4)) as (figure, axes):
         positive = [bar.error for bar in bars if bar.error > 0] or [1.0]
@@ -96,66 +108,38 @@ def draw_ranking(ranking: Ranking) -> bytes:
                 for name, (text, colour) in PRECISIONS.items()
                 if name in shown
             ],
-            loc="outside upper right",
-            ncols=len(PRECISIONS),
+            loc="outside lower right",
+            ncols=_LEGEND_COLUMNS,
         )
-        return canvas.png(figure)
+        return figure
 
 
-def draw_pareto(pareto: Pareto) -> bytes:
-    """Draw measured quality against modelled latency.
-
-    Returns:
-      A PNG file.
-    """
+def draw_pareto(pareto: Pareto) -> Figure:
+    """Draw measured quality against modelled latency."""
     with _figure(9.5, 5.0) as (figure, axes):
-        height = _share_height if pareto.is_share else _cosine_height
-        floor = pareto.floor if pareto.is_share else -math.inf
-        _draw_points(axes, pareto, floor)
+        span = pareto.span if pareto.is_share else _cosine_span(pareto)
+        _draw_points(axes, pareto, span.low if pareto.is_share else -math.inf)
         if pareto.is_share:
-            axes.axhline(100.0, color="#333333", linewidth=1.0, label="float: 100 %")
-            axes.set_ylabel("worst score, % of float (measured)")
-            _stretch_shares(axes, pareto, floor)
+            _scale_shares(axes, pareto, span)
         else:
-            axes.set_yscale("log")
-            # Whole decades: there is a labelled tick at both ends, however close the points are.
-            shown = [height(point.quality) for point in (*pareto.steps, *pareto.marked)]
-            shown += [] if pareto.goal is None else [height(pareto.goal)]
-            axes.set_ylim(
-                10.0 ** math.ceil(math.log10(1.05 * max(shown))),
-                10.0 ** math.floor(math.log10(min(shown) / 1.05)),
-            )
-            axes.yaxis.set_major_formatter(FuncFormatter(_cosine_tick))
-            axes.yaxis.set_minor_formatter(NullFormatter())
-            axes.set_ylabel("least mean cosine of any output (measured); float is 1")
-        if pareto.goal is not None:
-            text = f"{100 * pareto.goal:g} %" if pareto.is_share else f"{pareto.goal:g}"
-            axes.axhline(
-                height(pareto.goal),
-                color=GREEN,
-                linewidth=1.6,
-                dashes=(5, 2),
-                label=f"goal: {text}",
-            )
+            _scale_cosines(axes, pareto, span)
         if pareto.budget_us is not None:
             _draw_budget(axes, pareto.budget_us)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+        axes.xaxis.set_major_formatter(canvas.Plain())
         axes.set_xlabel(f"latency of one inference, µs ({pareto.time_is})")
         axes.set_title("Quality against latency")
         figure.legend(loc="outside right upper", labelspacing=0.9)
-        return canvas.png(figure)
+        return figure
 
 
-def draw_outputs(outputs: Outputs) -> bytes:
-    """Draw ``1 - cosine`` of every output as grouped bars with whiskers from best to worst.
-
-    Returns:
-      A PNG file.
-    """
+def draw_outputs(outputs: Outputs) -> Figure:
+    """Draw ``1 - cosine`` of every output as grouped bars with whiskers from best to worst."""
     count, groups = len(outputs.series), len(outputs.outputs)
     with _figure(8.5, 1.5 + max(0.62 * groups, 1.0)) as (figure, axes):
         thickness = 0.78 / max(count, 1)
-        best = [w.best for whiskers in outputs.series.values() for w in whiskers]
-        left = _decade_below(min(best, default=COSINE_FLOOR))
+        every = [whisker for whiskers in outputs.series.values() for whisker in whiskers]
+        left = _decade_below(min((w.best for w in every), default=COSINE_FLOOR))
         for row, (name, whiskers) in enumerate(outputs.series.items()):
             means = [whisker.mean for whisker in whiskers]
             axes.barh(
@@ -171,7 +155,10 @@ def draw_outputs(outputs: Outputs) -> bytes:
                 error_kw={"elinewidth": 1.0, "ecolor": "#333333", "capsize": 2},
             )
         axes.set_xscale("log")
-        axes.set_xlim(left=left)
+        # Whole decades: labels between them run into each other. No cosine is below -1.
+        worst = max((w.worst for w in every), default=1.0)
+        axes.set_xlim(left, min(10.0 ** math.ceil(math.log10(1.05 * worst)), _MOST_ERROR))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_yticks(range(groups), [canvas.label(name) for name in outputs.outputs])
         axes.set_ylim(groups - 0.45, -0.55)
         axes.tick_params(axis="y", length=0)
@@ -181,8 +168,8 @@ def draw_outputs(outputs: Outputs) -> bytes:
         figure.suptitle(
             f"Error of the outputs{rest}", x=0.01, ha="left", fontsize=12, fontweight="bold"
         )
-        figure.legend(loc="outside upper right", ncols=max(count, 1))
-        return canvas.png(figure)
+        figure.legend(loc="outside lower right", ncols=max(count, 1))
+        return figure
 
 
 def _draw_points(axes: Axes, pareto: Pareto, floor: float) -> None:
@@ -236,23 +223,67 @@ def _draw_points(axes: Axes, pareto: Pareto, floor: float) -> None:
 
 
 def _draw_budget(axes: Axes, budget_us: float) -> None:
-    """A budget far to the right would press the points together: it is only named then."""
+    """A budget far from the points would press them together: it is only named then."""
     low, high = axes.get_xlim()
-    far = budget_us > high + 0.5 * (high - low)
-    label = f"budget: {wording.micros(budget_us)} µs{' (far right)' if far else ''}"
-    axes.axvline(
-        high if far else budget_us,
-        color="#000000",
-        linewidth=1.4,
-        linestyle="None" if far else (0, (1, 1.5)),
-        label=label,
-    )
+    room = 0.5 * (high - low)
+    far = "left" if budget_us < low - room else "right" if budget_us > high + room else ""
+    label = f"budget: {wording.micros(budget_us)} µs{f' (far {far})' if far else ''}"
+    if far:
+        axes.plot([], [], color="#000000", linewidth=1.4, linestyle=_DOTTED, label=label)
+    else:
+        axes.axvline(budget_us, color="#000000", linewidth=1.4, linestyle=_DOTTED, label=label)
 
 
-def _stretch_shares(axes: Axes, pareto: Pareto, floor: float) -> None:
-    top = max(1.0, *(point.quality for point in (*pareto.steps, *pareto.marked)))
-    margin = 0.06 * max(top - floor, 0.002)
-    axes.set_ylim(100 * (floor - margin), 100 * (top + margin))
+def _scale_shares(axes: Axes, pareto: Pareto, span: Span) -> None:
+    axis = scales.widened(span, least=scales.SMALLEST_SHARES, margin=0.06)
+    if span.low >= 0:  # the margin is no share
+        axis = dataclasses.replace(axis, low=max(axis.low, 0.0))
+    axes.set_ylim(100 * axis.low, 100 * axis.high)
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=(1, 2, 5, 10)))
+    axes.yaxis.set_major_formatter(canvas.Plain())
+    axes.set_ylabel("worst score, % of float (measured)")
+    _draw_line(axes, 100.0, axis.place(1.0), "float: 100 %", color="#333333", linewidth=1.0)
+    if pareto.goal is not None:
+        text = f"goal: {100 * pareto.goal:g} %"
+        _draw_goal(axes, 100 * pareto.goal, axis.place(pareto.goal), text)
+
+
+def _scale_cosines(axes: Axes, pareto: Pareto, span: Span) -> None:
+    """Scale by ``1 - cosine``, the best cosine on top, and label by the cosine."""
+    axes.set_yscale("log")
+    axes.set_ylim(span.high, span.low)
+    axes.yaxis.set_major_locator(FixedLocator(scales.error_ticks(span)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(scales.as_cosine))
+    axes.set_ylabel("least mean cosine of any output (measured); float is 1")
+    if pareto.goal is not None:
+        error = _cosine_height(pareto.goal)
+        where = {"below": "above", "above": "below"}.get(span.place(error), "")
+        _draw_goal(axes, error, where, f"goal: {pareto.goal:g}")
+
+
+def _cosine_span(pareto: Pareto) -> Span:
+    """Return the errors that the picture shows."""
+    points = [
+        math.log10(_cosine_height(point.quality)) for point in (*pareto.steps, *pareto.marked)
+    ]
+    goal = [] if pareto.goal is None else [math.log10(_cosine_height(pareto.goal))]
+    points = points or goal or [0.0]
+    shown = scales.reaching(points, goal, room=max(max(points) - min(points), 1.0))
+    axis = scales.widened(shown, least=scales.SMALLEST_DECADES, margin=0.06)
+    return Span(low=10.0**axis.low, high=min(10.0**axis.high, _MOST_ERROR))
+
+
+def _draw_goal(axes: Axes, height: float, where: str, text: str) -> None:
+    _draw_line(axes, height, where, text, color=GREEN, linewidth=1.6, dashes=(5, 2))
+
+
+def _draw_line(axes: Axes, height: float, where: str, text: str, **style: Any) -> None:
+    """Draw a horizontal line; one outside the picture is only named, with where it is."""
+    if where:
+        axes.plot([], [], label=f"{text} (far {where})", **style)
+    else:
+        axes.axhline(height, label=text, **style)
 
 
 def _share_height(quality: float) -> float:
@@ -261,12 +292,6 @@ def _share_height(quality: float) -> float:
 
 def _cosine_height(quality: float) -> float:
     return max(1.0 - quality, COSINE_FLOOR)
-
-
-def _cosine_tick(error: float, _: int | None = None) -> str:
-    """Write a decade of ``1 - cosine`` as the cosine itself: 0.9, 0.99, 0.999."""
-    digits = max(0, round(-math.log10(error)))
-    return f"{1.0 - error:.{digits}f}"
 
 
 def _decade_below(value: float) -> float:

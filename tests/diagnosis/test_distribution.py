@@ -107,3 +107,6 @@ def test_the_error_of_an_output_is_quantized_less_float() -> None:
         assert one.error.edges[[0, -1]] == pytest.approx([error.min(), error.max()], rel=1e-3)
         assert np.abs(one.before.counts - histogram(a, one.before.edges)).sum() <= 4
         assert np.array_equal(one.before.edges, one.after.edges)
+        own = [c.name for c in made.plan.calibrations if c.tensor == one.tensor]
+        limit = float(made.thresholds[own[0]][0]) if own else np.inf
+        assert one.limits == pytest.approx((-limit, limit))

@@ -20,7 +20,7 @@ from jptq.diagnosis import (
     QuantizerDistribution,
     TensorStatistics,
 )
-from jptq.report import canvas
+from jptq.report import canvas, channel_plots
 from jptq.report import diagnosis_plots as plots
 
 RNG = np.random.default_rng(0)
@@ -143,6 +143,19 @@ def test_a_range_of_two_thresholds_is_drawn_where_it_lies() -> None:
     assert "threshold: -0.25 to 1.75" in labels_of(axes)
 
 
+def test_of_positive_values_only_the_upper_threshold_is_drawn() -> None:
+    given = quantizer()
+    positive = Histogram(edges=given.before.edges + 2.0, counts=given.before.counts)
+    axes = axes_of(plots.draw_quantizer(dataclasses.replace(given, before=positive)))
+    assert vertical(axes) == [1.5]
+    assert "threshold: ±1.5" in labels_of(axes)
+
+
+def test_one_of_several_thresholds_is_called_the_widest() -> None:
+    axes = axes_of(plots.draw_quantizer(dataclasses.replace(quantizer("weight"), grids=8)))
+    assert "widest of 8 thresholds: ±1.5" in labels_of(axes)
+
+
 def test_a_quantizer_that_is_off_has_no_threshold_line() -> None:
     axes = axes_of(plots.draw_quantizer(quantizer(limits=(-np.inf, np.inf))))
     assert vertical(axes) == []
@@ -207,12 +220,15 @@ def test_the_error_of_a_node_is_drawn_below_its_values() -> None:
     (error,) = [patch for patch in bottom.patches if isinstance(patch, StepPatch)]
     assert np.array_equal(error.get_data().values, np.maximum(given.error.counts, 0.5))
     assert vertical(bottom) == [0.125, 0.5]
+    assert vertical(top) == []
+    top, _ = plots.draw_output(dataclasses.replace(given, limits=(-1.5, 1.5))).axes
+    assert vertical(top) == [-1.5, 1.5]
     assert bottom.get_title(loc="left") == "Quantization error distribution"
 
 
 def test_boxes_hold_the_quartiles() -> None:
     given = spread(5)
-    axes = axes_of(plots.draw_channels(given))
+    axes = axes_of(channel_plots.draw_channels(given))
     for channel, (box, quartiles) in enumerate(
         zip(axes.patches, given.quartiles.tolist(), strict=True)
     ):
@@ -231,14 +247,50 @@ def test_boxes_hold_the_quartiles() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("channel", "Range of data in channel")
 
 
-@pytest.mark.parametrize(("count", "width"), [(3, 8), (64, 32), (640, 128)])
-def test_a_box_plot_grows_with_its_channels(count: int, width: float) -> None:
-    figure = plots.draw_channels(spread(count))
+@pytest.mark.parametrize(("count", "width"), [(3, 8), (24, 12), (64, 16), (65, 16), (4096, 16)])
+def test_a_box_plot_grows_with_its_channels_up_to_what_a_screen_shows(
+    count: int, width: float
+) -> None:
+    figure = channel_plots.draw_channels(spread(count))
     assert figure.get_figwidth() == width
     figure.draw_without_rendering()
-    texts = [t for t in axes_of(figure).get_xticklabels() if t.get_text()]
+    axes = axes_of(figure)
+    texts = [t for t in axes.get_xticklabels() if t.get_text()]
     boxes = [text.get_window_extent() for text in texts]
+    assert len(boxes) > 2
     assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+    bands = "bands instead of boxes" in axes.get_title(loc="left")
+    assert bands == (count > 64)
+
+
+def test_bands_hold_the_quartiles_of_every_channel() -> None:
+    given = spread(300)
+    axes = axes_of(channel_plots.draw_channels(given))
+    assert labels_of(axes) == ["median", "mean", "least to largest", "quartiles"]
+    red, blue = (
+        next(line for line in axes.lines if line.get_color() == c and len(line.get_ydata()))
+        for c in ("red", "blue")
+    )
+    assert red.get_ydata().tolist() == given.quartiles[:, 2].tolist()
+    assert blue.get_ydata().tolist() == given.mean.tolist()
+    for band, low, high in ((axes.collections[0], 0, 4), (axes.collections[1], 1, 3)):
+        (path,) = band.get_paths()
+        heights = set(path.vertices[:, 1].tolist())
+        assert set(given.quartiles[:, low].tolist()) | set(given.quartiles[:, high].tolist()) <= (
+            heights
+        )
+
+
+def test_of_many_nodes_some_are_named_and_none_collide() -> None:
+    labels = ["none", *(f"/a/rather/long/name/of/a/node/{i}/Conv" for i in range(400))]
+    figure = plots.draw_partial("mse", labels, np.linspace(1, 0, 401).tolist(), {})
+    assert figure.get_figwidth() <= canvas.MOST_WIDTH
+    axes = axes_of(figure)
+    (series,) = [line for line in axes.lines if line.get_color() == "red"]
+    assert len(series.get_ydata()) == 401
+    assert axes.get_xlabel().endswith("is named")
+    places = axes.get_xticks()
+    assert np.min(np.diff(places)) / 401 * 13 > 0.15  # inches between slanted lines of text
 
 
 def test_the_cumulative_series_starts_at_none_and_nodes_have_a_cross() -> None:

@@ -9,7 +9,7 @@ from jptq import diagnosis
 from jptq.hmct.quantizer.debugger import arguments, loading
 from jptq.hmct.quantizer.debugger.distribution import SAVE_DIR, listed, sorted_out
 from jptq.hmct.quantizer.debugger.loading import ArgumentError, Data, ModelOrFile
-from jptq.report import diagnosis_plots
+from jptq.report import channel_plots, diagnosis_plots
 from jptq.tuning import Prepared
 
 
@@ -51,7 +51,7 @@ def get_channelwise_data_distribution(
     )
     return [
         diagnosis_plots.save(
-            diagnosis_plots.draw_channels(one),
+            channel_plots.draw_channels(one),
             Path(save_dir) / f"{diagnosis_plots.file_name(one.name)}_boxplot.png",
         )
         for one in found
