@@ -51,6 +51,7 @@ with onnxruntime. What differs, and why it stays:
 ONNX's shape inference and onnxruntime do; the text of VALID does not. |
 | Resize, `align_corners` | Sizes of scales are whole, as in ONNX's text and onnxruntime; the \
 evaluator divides by the fractional length. |
+| Poolings, SAME with dilations | Pads follow ONNX's text; onnxruntime leaves the dilation out. |
 | RNN with ThresholdedRelu | Its alpha is ONNX's 1 if absent; onnxruntime has 0. |
 
 """
