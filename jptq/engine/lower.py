@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -62,15 +63,18 @@ def lower(
     refuse_unsupported(model)
     fed, nests = nesting.flat_feeds(model.inputs, example)
     bound: dict[str, np.ndarray] = {}
+    needs: dict[str, str] = {}
     while True:
         try:
-            return _Lowering(model, fed, nests, bound, plan, platform, prefer, wide).program()
+            program = _Lowering(model, fed, nests, bound, plan, platform, prefer, wide).program()
+            return dataclasses.replace(program, needs=needs)
         except _NeedsValueError as need:
             new = sorted(need.inputs - set(bound))
             values = {name: fed[name] for name in new}
             if not new or not all(isinstance(v, np.ndarray) for v in values.values()):
-                raise need.error from None
+                raise subgraphs.needs_input(need.error, need.inputs) from None
             bound.update({name: np.asarray(value) for name, value in values.items()})
+            needs.update(dict.fromkeys(new, f"{need.error.where}: {need.error.what}"))
 
 
 class _Lowering:
@@ -231,7 +235,14 @@ class _Lowering:
         specs = [self._spec(n) if n else None for n in names]
         dynamic = {k: s for k, s in enumerate(specs) if s is not None and k not in static}
         flat = Flat(function, trees)
-        abstract, known = self._guard(node, infer, flat, dynamic, static, len(names), self.wide)
+        try:
+            abstract, known = self._guard(node, infer, flat, dynamic, static, len(names), self.wide)
+        except StaticInputError as error:
+            inside = subgraphs.needed(error) & set(captured)
+            needed = frozenset().union(*(self.depends.get(n, frozenset()) for n in inside))
+            if not needed:
+                raise
+            raise _NeedsValueError(needed, error) from None
         outputs, nests = nesting.named(node.outputs, flat.results)
         self.nests |= nests
         if all(value is not None for value in known):

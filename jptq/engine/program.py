@@ -128,6 +128,7 @@ class Program:
       dtypes: Dtype of every tensor, as the graph declares it: programs that run without 64-bit
         types have 32 bits instead.
       bound: Inputs that hold the example's value, because an operator needed it.
+      needs: What needed the value of each of `bound`.
       nests: Structure of the sequences and optionals; `inputs` and `outputs` name their tensors.
     """
 
@@ -141,6 +142,7 @@ class Program:
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, np.dtype]
     bound: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    needs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     nests: Nests = dataclasses.field(default_factory=dict)
 
     @property
@@ -166,9 +168,9 @@ class Program:
             raise StaticInputError(
                 f"input {name!r} differs from the example",
                 where=where,
-                why="an operator needed its value while tracing",
-                hint="a network of its own for every value: trace it again, or make the input a "
-                "constant (--input_value)",
+                why=self.needs.get(name, "an operator needed its value while tracing"),
+                hint="a network of its own for every value: trace it again, make the input a "
+                "constant (--input_value), or cut the network before that node (--output_node)",
             )
 
     def prepare(

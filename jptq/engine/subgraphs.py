@@ -12,6 +12,7 @@ import numpy as np
 
 from jptq.engine import nesting
 from jptq.engine.program import Program
+from jptq.errors import StaticInputError
 from jptq.ir.model import Model, Node, Tensor
 
 
@@ -63,9 +64,36 @@ def bind(
             name: functools.partial(_run, body, scope, outer, lower)
             for name, body in bodies.items()
         }
-        return jax.tree.map(jax.numpy.asarray, function(*operands[:n_inputs], **callables))
+        return jax.tree.map(_array, function(*operands[:n_inputs], **callables))
 
     return call
+
+
+def _array(value: Any) -> Any:
+    """Return a value as an array; what is known while tracing stays NumPy, and so known."""
+    return value if isinstance(value, np.ndarray) else jax.numpy.asarray(value)
+
+
+class NeedsInputError(StaticInputError):
+    """A value is needed while tracing that `inputs` of a graph determine."""
+
+    inputs: frozenset[str] = frozenset()
+
+
+def needs_input(error: StaticInputError, inputs: frozenset[str]) -> NeedsInputError:
+    """Return an error that says the same and knows the inputs."""
+    other = NeedsInputError(error.what, where=error.where, why=error.why, hint=error.hint)
+    other.inputs = inputs
+    return other
+
+
+def needed(error: BaseException | None) -> frozenset[str]:
+    """Return the inputs of a body whose values were needed, from an error or what caused it."""
+    while error is not None:
+        if isinstance(error, NeedsInputError) and error.inputs:
+            return error.inputs
+        error = error.__cause__
+    return frozenset()
 
 
 def _run(

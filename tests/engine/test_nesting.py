@@ -129,8 +129,10 @@ def test_a_position_that_is_computed_is_bound_or_refused() -> None:
     feeds = {"x": normal(2, 3), "which": np.int64(2)}
     forward = trace(float_model(g), feeds)
     assert forward.static_inputs == ("which",)
-    with pytest.raises(StaticInputError, match="which"):
+    with pytest.raises(StaticInputError, match="which") as caught:
         forward({**feeds, "which": np.int64(1)})
+    assert "'at'" in caught.value.why
+    assert "position" in caught.value.why
 
 
 def test_positions_beyond_the_sequence_name_the_node() -> None:

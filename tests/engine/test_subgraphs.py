@@ -206,3 +206,26 @@ def test_every_node_is_walked_with_the_graph_that_knows_its_opset() -> None:
     found = [(owner, node.op) for owner, node in subgraphs.walk(model)]
     assert sorted(op for _, op in found) == ["Add", "Conv", "Conv", "If", "Mul", "Relu"]
     assert all(owner is model for owner, _ in found)
+
+
+def test_an_input_that_a_branch_needs_while_tracing_is_bound() -> None:
+    flags = [
+        helper.make_graph(
+            [helper.make_node("Expand", ["x", "lengths"], [f"y{k}"], name=f"expand{k}")],
+            "branch",
+            [],
+            [helper.make_tensor_value_info(f"y{k}", onnx.TensorProto.FLOAT, None)],
+        )
+        for k in range(2)
+    ]
+    g = Graph()
+    g.input("x", (1, 3))
+    lengths = g.input("lengths", (2,), onnx.TensorProto.INT64)
+    flag = g.add("Equal", g.add("ReduceMax", lengths, keepdims=0), g.constant(np.int64(4)))
+    y = g.add("If", flag, then_branch=flags[0], else_branch=flags[1])
+    g.output(g.add("Reshape", y, g.add("Shape", y)))
+    feeds = {"x": normal(1, 3), "lengths": np.array([4, 3])}
+    forward = trace(float_model(g), feeds)
+    assert forward.static_inputs == ("lengths",)
+    (found,) = forward(feeds).values()
+    np.testing.assert_array_equal(np.asarray(found), np.broadcast_to(feeds["x"], (4, 3)))
