@@ -21,6 +21,7 @@ from jptq.ops import (  # noqa: F401
     linear_attention,
     logic,
     matmul,
+    maxima,
     normalization,
     pooling,
     quantized,

@@ -6,12 +6,14 @@ attributes (``auto_pad``, ``pads``, ``ceil_mode``) is settled here, on host inte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from jax import Array
+import numpy as np
+from jax import Array, lax
 
 from jptq.errors import ShapeError
-from jptq.ops.traits import Ints
+from jptq.ops.traits import Cost, Ints
 from jptq.ops.words import choose
 
 Pads = tuple[tuple[int, int], ...]
@@ -172,3 +174,50 @@ def is_unpadded(auto_pad: str, pads: Sequence[int] | None) -> bool:
 def has_positions(x: Array, *_: object, **__: object) -> bool:
     """Tell whether features have spatial axes, so that channels can be moved behind them."""
     return x.ndim > 2
+
+
+def window_cost(x: Ints, *rest: Ints, kernel_shape: Ints, **_: object) -> Cost:
+    """Count one elementary operation per output and tap."""
+    return Cost(vector=math.prod(rest[-1]) * math.prod(kernel_shape))
+
+
+def global_cost(x: Ints, *_: Ints, **__: object) -> Cost:
+    """Count one elementary operation per input value."""
+    return Cost(vector=math.prod(x))
+
+
+def spatial(x: Array, channels_last: bool) -> range:
+    """Return the spatial axes of features."""
+    return range(1, x.ndim - 1) if channels_last else range(2, x.ndim)
+
+
+def lengths_of(x: Array, axes: range) -> Ints:
+    """Return the lengths of axes."""
+    return tuple(x.shape[axis] for axis in axes)
+
+
+def embed(values: Sequence[int], axes: range, rank: int) -> Ints:
+    """Return ``values`` at the spatial axes and ones elsewhere."""
+    full = np.ones(rank, int)
+    full[list(axes)] = values
+    return tuple(full.tolist())
+
+
+def embed_pads(pads: Pads, axes: range, rank: int) -> Pads:
+    """Return ``pads`` at the spatial axes and zeros elsewhere."""
+    full = [(0, 0)] * rank
+    full[axes.start : axes.stop] = pads
+    return tuple(full)
+
+
+def cropped(x: Array, axes: range, pads: Pads) -> tuple[Array, Pads]:
+    """Return features without what negative pads cut off, and the pads that are left.
+
+    JAX has no gradient of a window maximum with negative pads.
+    """
+    if all(end >= 0 for pair in pads for end in pair):
+        return x, pads
+    negative = tuple((min(0, begin), min(0, end)) for begin, end in pads)
+    ends = [(*pair, 0) for pair in embed_pads(negative, axes, x.ndim)]
+    left = tuple((max(0, begin), max(0, end)) for begin, end in pads)
+    return lax.pad(x, np.zeros((), x.dtype), ends), left

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jptq.errors import ShapeError
-from jptq.ops import Cost, pooling
+from jptq.ops import Cost, maxima, windows
 from tests.ops.agreement import check_against_onnxruntime, check_lowering, entry_of, normal
 
 WINDOWS: dict[str, dict[str, Any]] = {
@@ -49,7 +49,7 @@ def test_max_pool_finds_the_places_that_onnxruntime_finds(case: str, storage_ord
 
 def test_the_places_of_low_integers_are_never_on_a_pad() -> None:
     x = jnp.full((1, 1, 3, 3), -128, jnp.int8)
-    _, places = pooling.max_pool(x, kernel_shape=(3, 3), pads=(1, 1, 1, 1), n_outputs=2)
+    _, places = maxima.max_pool(x, kernel_shape=(3, 3), pads=(1, 1, 1, 1), n_outputs=2)
     np.testing.assert_array_equal(np.asarray(places)[0, 0], [[0, 0, 1], [0, 0, 1], [3, 3, 4]])
 
 
@@ -116,19 +116,19 @@ def test_a_window_more_than_a_stride_too_long_is_refused(
 
 def test_the_gradient_of_a_maximum_goes_to_its_place() -> None:
     x = jnp.arange(16.0).reshape(1, 1, 4, 4)
-    gradient = jax.grad(lambda x: pooling.max_pool(x, kernel_shape=(2, 2), strides=(2, 2)).sum())(x)
+    gradient = jax.grad(lambda x: maxima.max_pool(x, kernel_shape=(2, 2), strides=(2, 2)).sum())(x)
     assert np.flatnonzero(np.asarray(gradient)).tolist() == [5, 7, 13, 15]
 
 
 def test_unpooling_puts_maxima_back() -> None:
     x = jnp.asarray(normal(1, 2, 4, 4))
-    y, places = pooling.max_pool(x, kernel_shape=(2, 2), strides=(2, 2), n_outputs=2)
-    back = pooling.max_unpool(y, places, kernel_shape=(2, 2), strides=(2, 2))
+    y, places = maxima.max_pool(x, kernel_shape=(2, 2), strides=(2, 2), n_outputs=2)
+    back = maxima.max_unpool(y, places, kernel_shape=(2, 2), strides=(2, 2))
     kept = np.asarray(back) != 0
     assert kept.sum() == y.size
     np.testing.assert_array_equal(np.asarray(back)[kept], np.asarray(x)[kept])
 
 
 def test_pooling_counts_an_operation_per_output_and_tap() -> None:
-    cost = pooling._window_cost((1, 3, 8, 8), (1, 3, 4, 4), kernel_shape=(2, 2))
+    cost = windows.window_cost((1, 3, 8, 8), (1, 3, 4, 4), kernel_shape=(2, 2))
     assert cost == Cost(vector=3 * 16 * 4)
