@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jptq import ir
 from jptq.engine import Batching
+from jptq.quant.attributes import with_sound_quantizers
+from jptq.quant.calibrated import assignment_of, plan_of, thresholds_of
+from jptq.targets import load_target
+from jptq.tuning.changes import Changer, Setting, Value
 from jptq.tuning.evaluator import Evaluator, Forward
 from jptq.tuning.prepare import Progress, quiet
 from jptq.tuning.reopen import from_calibrated
+from jptq.tuning.source import is_calibrated
 from jptq.tuning.what_if import WhatIf
+
+
+def check(
+    calibrated_model: Path | str, requests: Mapping[str, Value], *, march: str = "nash-e"
+) -> None:
+    """Refuse requests that mean nothing to a network, before anything is run.
+
+    Args:
+      calibrated_model: Its file.
+      requests: As `what_if` takes them.
+      march: Target.
+
+    Raises:
+      JptqError: What the first question would raise.
+    """
+    model = ir.load(calibrated_model)
+    if not is_calibrated(model):
+        return  # taking it up says so
+    model = with_sound_quantizers(model)
+    plan = plan_of(model, load_target(march))
+    held = Setting(assignment=assignment_of(model), thresholds=thresholds_of(model))
+    Changer(model, plan, march)(held, requests)
 
 
 def what_if(

@@ -2,6 +2,7 @@
 
 jptq config explain --model=M --quant_config=F
 prints for every operand what is asked for, by which rule, what it gets, and why not what is asked.
+Without a quant_config: what a calibrated model holds, or what a float one gets by default.
 
 jptq config check --quant_config=F --against=vendor_optimized_float_model.onnx
 names the nodes that the other graph does not have, each with its likeliest counterpart there; with
@@ -67,17 +68,22 @@ def run(flags: FlagValues) -> int:
 
 
 def _explain(flags: FlagValues, files: Sequence[str]) -> int:
-    _needed(flags, "explain", "model", "quant_config")
+    _needed(flags, "explain", "model")
     from jptq.api import timing
-    from jptq.quant.calibrated import plan_of
-    from jptq.quant.explain import summary
+    from jptq.quant.calibrated import assignment_of, plan_of
+    from jptq.quant.explain import held, summary
     from jptq.quant.resolve import explain
     from jptq.targets import load_target
+    from jptq.tuning.source import is_calibrated
 
     config, target = _config(flags, flags.quant_config), load_target(flags.march)
     given = _given(flags)
     model = timing.placed(given, config, target, input_shapes=_shapes(flags, given))
-    found = explain(config, model, plan_of(model, target), target)
+    plan = plan_of(model, target)
+    if flags.quant_config is None and is_calibrated(given):
+        found = held(model, plan, assignment_of(model))
+    else:
+        found = explain(config, model, plan, target)
     shown = [one for one in found if one.differs or flags.only is None]
     if flags.json:
         output.print_json([one.to_json() for one in shown])
@@ -231,7 +237,7 @@ def _states(flags: FlagValues, file: str) -> Mapping[str, State]:
     return states_of(model, resolve(config, model, plan_of(model, target), target))
 
 
-def _config(flags: FlagValues, file: str) -> Config:
+def _config(flags: FlagValues, file: str | None) -> Config:
     from jptq.quant.config import load_config
 
     return load_config(file, unmatched=flags.unmatched)

@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags as absl_flags
 from absl.flags import FlagValues
 
-from jptq.cli.vocabulary import VOCABULARY, Flag
+from jptq.cli.vocabulary import OLDER, VOCABULARY, Flag
 from jptq.errors import ConfigError, StorageError, UnknownNameError
 from jptq.registry import lookup
 
@@ -38,12 +38,29 @@ def define(command: str, names: Sequence[str]) -> FlagValues:
     for name in names:
         flag = lookup(VOCABULARY, name, "flag", where=command)
         if flag.kind == "switch":
-            absl_flags.DEFINE_boolean(name, bool(flag.default), flag.help, values, command)
+            switch = absl_flags.BooleanFlag(name, bool(flag.default), flag.help)
+            switch.parser = _SwitchParser()
+            absl_flags.DEFINE_flag(switch, values, command)
         elif flag.kind == "repeated":
             absl_flags.DEFINE_multi_string(name, [], flag.help, values)
         else:
             absl_flags.DEFINE(_parser(flag), name, flag.default, flag.help, values, None, command)
     return values
+
+
+class _SwitchParser(absl_flags.BooleanParser):
+    """Switches; absl's own message is a tuple of two words."""
+
+    def parse(self, argument: str | int | bool) -> bool:
+        """Return the position.
+
+        Raises:
+          ValueError: It is none.
+        """
+        try:
+            return bool(super().parse(argument))
+        except (TypeError, ValueError):
+            raise ValueError("a switch takes true or false, or no value") from None
 
 
 class _FiniteParser(absl_flags.FloatParser):
@@ -100,7 +117,7 @@ def parse(
     values = define(command, names)
     where = f"jptq {command}"
     try:
-        stray = values([where, *arguments])[1:]
+        stray = values([where, *_renamed(arguments, names)])[1:]
     except absl_flags.UnrecognizedFlagError as error:
         known = [f"--{name}" for name in (*names, "flagfile", "help")]
         raise UnknownNameError("flag", f"--{error.flagname}", known, where=where) from None
@@ -121,6 +138,17 @@ def parse(
                 f"--{name} is missing", where=where, hint=f"--{name}={VOCABULARY[name].shown}"
             )
     return values
+
+
+def _renamed(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return arguments with the spellings of today; what follows ``--`` is no flag."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    found = []
+    for argument in arguments[:end]:
+        name, equals, value = argument.lstrip("-").partition("=")
+        today = OLDER.get(name) if argument.startswith("-") else None
+        found.append(f"--{today}{equals}{value}" if today in names else argument)
+    return [*found, *arguments[end:]]
 
 
 def _last(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,8 +126,11 @@ def shapes(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
         name, _, lengths = text.rpartition(":")
         parts = lengths.lower().split("x")
         if not name or not all(part.isdecimal() for part in parts):
+            # Whatever stands between them, the numbers are likely to be meant.
+            meant = "x".join(re.findall(r"\d+", lengths)) or "1x3x224x224"
             raise ConfigError(
-                f"--input_shape={text} is not NAME:SHAPE", hint="--input_shape=images:1x3x224x224"
+                f"--input_shape={text} is not NAME:SHAPE",
+                hint=f"--input_shape={name or 'images'}:{meant}",
             )
         if name in found:
             raise ConfigError(f"--input_shape names {name!r} twice")

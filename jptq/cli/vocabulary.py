@@ -53,12 +53,10 @@ VOCABULARY: dict[str, Flag] = {
         shown="NAME",
         default="nash-e",
     ),
-    "calibrated_model": Flag(
-        help="The network with quantizers and thresholds: calibrated_model.onnx.", shown="FILE"
-    ),
     "change": Flag(
         help="NODE, NODE.input1, NODE.output or a quantizer, and its new type; or .threshold "
-        "behind it and 4.2, 1,2,... per channel or x0.9. The same as without --change=.",
+        "behind it and 4.2, 1,2,... per channel, MIN,MAX if asymmetric, or x0.9. That of a node "
+        "is its input0's, as in the table of jptq-info. The same as without --change=.",
         kind="repeated",
         shown="NODE=TYPE",
     ),
@@ -261,3 +259,6 @@ VOCABULARY: dict[str, Flag] = {
     "json": Flag(help="Print JSON instead of tables.", kind="switch", default=False),
 }
 """Every flag of every command. Defaults that depend on the command stand in its own help."""
+
+OLDER = {"calibrated_model": "model"}
+"""Spellings of earlier versions, which commands still take."""

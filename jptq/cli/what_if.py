@@ -1,6 +1,6 @@
 """Change types or thresholds of a calibrated model: what does that do to its outputs?
 
-jptq what-if --calibrated_model=calibrated_model.onnx --calibration_data=data Conv_12=int16
+jptq what-if --model=calibrated_model.onnx --calibration_data=data Conv_12=int16
 Mul_943.input0=int16 Conv_3.threshold=4.2
 
 prints every output's errors before and after, over all samples, and your score with --evaluator.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jptq.tuning import Answer
 
 FLAGS = (
-    "calibrated_model",
+    "model",
     "calibration_data",
     "change",
     "evaluator",
@@ -36,7 +36,7 @@ FLAGS = (
     "threads",
     "json",
 )
-REQUIRED = ("calibrated_model", "calibration_data")
+REQUIRED = ("model", "calibration_data")
 WORDS = "change"
 
 
@@ -47,13 +47,14 @@ def run(flags: FlagValues) -> int:
             "no change is named", where="jptq what-if", hint="NODE=TYPE, for instance Conv_12=int16"
         )
     machine.settle(flags.device, flags.threads)
-    from jptq.api.what_if import what_if
+    from jptq.api.what_if import check, what_if
     from jptq.tuning import changes
 
     requests = changes.read(flags.change)
+    check(flags.model, requests, march=flags.march)
     with progress.bars() as shown:
         ask = what_if(
-            flags.calibrated_model,
+            flags.model,
             flags.calibration_data,
             march=flags.march,
             evaluator=flags.evaluator,

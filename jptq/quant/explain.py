@@ -9,7 +9,7 @@ from typing import Any
 
 from jptq.ir.model import Model
 from jptq.numerics.qtypes import DUAL_INT16
-from jptq.quant.asks import OUTPUT, Ask
+from jptq.quant.asks import OUTPUT, Ask, asks_of
 from jptq.quant.assign import Assignment, accepted, fitting
 from jptq.quant.config import EC, TYPES, Config
 from jptq.quant.pairs import LOW, Pair, halves_of, samples_nearest
@@ -24,6 +24,9 @@ _STATUS = {
     LEFTOVER: "leftover: of a rule for many, which they cannot follow",
     REFUSED: "refused: asked for, but not applied",
 }
+
+HELD = "calibrated model"
+"""Rule of operands whose types were never asked for: a calibrated model says them itself."""
 
 NO_QUANTIZER = "-"
 """Applied type of an operand that has no quantizer."""
@@ -96,6 +99,33 @@ def outcomes(
     return (
         *(_weighed(one, ask, reached) for one, ask in zip(found, asks, strict=True)),
         *_without_quantizers(config, model, plan),
+    )
+
+
+def held(model: Model, plan: Plan, assignment: Assignment) -> tuple[Outcome, ...]:
+    """Return what every operand of a calibrated model has, in graph order; nothing is asked for.
+
+    Args:
+      model: With quantizers.
+      plan: Its quantizers.
+      assignment: Their types.
+    """
+    halves = halves_of(model)
+    return tuple(
+        Outcome(
+            node=ask.node,
+            op=ask.op,
+            slot=ask.slot,
+            kind=plan.calibration(ask.calibration).kind,
+            calibration=ask.calibration,
+            asked=assignment[ask.calibration],
+            rule=HELD,
+            applied=assignment[ask.calibration],
+            why=f"one half of {halves[ask.calibration].high.name}"
+            if ask.calibration in halves
+            else "",
+        )
+        for ask in asks_of(Config(), model, plan)
     )
 
 

@@ -194,11 +194,12 @@ class Changer:
         self, thresholds: dict[str, np.ndarray], target: str, value: Value, request: str
     ) -> list[Change]:
         found = self._quantizers(target)
-        names = found.names
+        names, note = found.names, ""
         if found.node is not None and found.whole:
             if 0 not in found.node.inputs:
                 raise UnknownNameError("input", "input0", _slots(found.node), where=request)
             names = (found.node.inputs[0],)
+            note = f"input0 of {found.node.node}"
         done = []
         for name in names:
             given = _thresholds(
@@ -224,7 +225,7 @@ class Changer:
                         asked=shown,
                         before="none" if before is None else _numbers(before),
                         after=shown,
-                        note="" if member == name else f"shares the grid of {name}",
+                        note=note if member == name else f"shares the grid of {name}",
                     )
                 )
         return done
@@ -332,8 +333,12 @@ def _thresholds(
     if numbers.size not in expected:
         what = "a range MIN,MAX is needed" if calibration.asymmetric else "one number is needed"
         several = f", or {calibration.channels}" if calibration.channels > 1 else ""
+        count = f"{numbers.size} number{'' if numbers.size == 1 else 's'}"
         raise ConfigError(
-            f"{numbers.size} numbers, but {what}{several}", where=where, hint="or a factor: x0.9"
+            f"{count}, but {what}{several}",
+            where=where,
+            why=f"{calibration.name} is asymmetric" if calibration.asymmetric else "",
+            hint="or a factor: x0.9",
         )
     sound = np.isfinite(numbers).all() and (
         numbers[0] <= 0 <= numbers[1] and numbers[0] < numbers[1]

@@ -14,6 +14,7 @@ from jptq.quant.calibrated import assignment_of, plan_of, thresholds_of
 from jptq.quant.config import load_config
 from jptq.targets import load_target
 from tests.cli.conftest import Ended, Files
+from tests.graphs import Graph
 from tests.quant.networks import branches
 
 Jptq = Callable[..., Ended]
@@ -69,6 +70,32 @@ def test_every_operand_is_explained_with_its_rule_and_reason(
     assert "stem_split_low  Conv" in lines
     assert lines[-1].endswith("; 1 refused: asked for, but not applied")
     assert f"{config}, line 6: 'stem' stands twice" in ended.err
+
+
+@pytest.mark.slow
+def test_a_calibrated_model_explains_itself(jptq: Jptq, files: Files) -> None:
+    model = calibrated(jptq, files, "int16", {"model_config": {"all_node_type": "int16"}})
+    ended = jptq("config", "explain", f"--model={model}")
+    assert ended.code == 0, ended.err
+    lines = ended.out.splitlines()
+    assert "  input0        int16             calibrated model" in lines
+    assert "  input1 weight int8              calibrated model" in lines
+    assert lines[-1].endswith("0 refused: asked for, but not applied")
+    plain = jptq("config", "explain", f"--model={files.model}")
+    assert "  input0        int8              default" in plain.out.splitlines()
+
+
+def test_a_node_that_is_fused_is_named_with_what_it_is_part_of(jptq: Jptq, tmp_path: Path) -> None:
+    g = Graph()
+    y = g.conv(g.input("x", (1, 2, 4, 4)), 2, 2, name="conv")
+    g.output(g.conv(g.add("Mul", y, g.add("Sigmoid", y, name="gate"), name="act"), 2, 2))
+    onnx.save(g.proto(), tmp_path / "net.onnx")
+    (tmp_path / "c.json").write_text('{"node_config": {"gate": {"qtype": "int16"}}}')
+    flags = (f"--model={tmp_path / 'net.onnx'}", f"--quant_config={tmp_path / 'c.json'}")
+    ended = jptq("config", "explain", *flags)
+    assert ended.code == 2
+    assert "node 'gate' is fused into 'act'" in ended.err
+    assert jptq("config", "explain", "--unmatched=warn", *flags).code == 0
 
 
 def test_only_differences_are_shown_on_request(jptq: Jptq, network: Path, config: Path) -> None:

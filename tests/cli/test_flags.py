@@ -121,6 +121,13 @@ def test_input_shapes_may_have_colons_in_names() -> None:
     assert inputs.shapes(["x:0:1x3x8", "y:2"]) == {"x:0": (1, 3, 8), "y": (2,)}
 
 
+def test_a_malformed_input_shape_comes_back_as_it_may_be_meant() -> None:
+    for text in ("x:0:1,3,8", "x:0:[1, 3, 8]"):
+        with pytest.raises(ConfigError) as caught:
+            inputs.shapes([text])
+        assert caught.value.hint == "--input_shape=x:0:1x3x8"
+
+
 @pytest.mark.parametrize("text", ["x", "1x3", "x:", "x:1xb", ":1x2"])
 def test_a_malformed_input_shape_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="NAME:SHAPE"):

@@ -23,7 +23,7 @@ def ask(jptq: Jptq, files: Files) -> Callable[..., Ended]:
     assert jptq("calibrate", *files.flags, f"--quant_config={config}", f"--out={out}").code == 0
     model = out / "calibrated_model.onnx"
     return lambda *words: jptq(
-        "what-if", f"--calibrated_model={model}", f"--calibration_data={files.data}", *words
+        "what-if", f"--model={model}", f"--calibration_data={files.data}", *words
     )
 
 
@@ -56,6 +56,7 @@ def test_the_tables_show_old_new_and_difference(ask: Callable[..., Ended]) -> No
     assert ended.code == 0, ended.err
     for word in ("int8", "int16", "before", "after", "difference", "Chebyshev", "4 samples"):
         assert word in ended.out
+    assert "input0 of stem" in ended.out  # whose threshold a node's is
     scored = ask("stem=int16", f"--evaluator={_constant(Path.cwd())}")
     assert "share of float" in scored.out
 
@@ -80,20 +81,28 @@ def _constant(folder: Path) -> Path:
         (["head=int99"], "unknown type"),
         (["head.input1=ec"], "quant_config"),
         (["head"], "is not NODE=TYPE"),
+        (["stem.threshold=1,2,3"], "3 numbers, but one number is needed, or 2"),
     ],
 )
-def test_a_wrong_request_names_what_is_there(
+def test_a_wrong_request_names_what_is_there_before_samples_are_looked_for(
     ask: Callable[..., Ended], words: list[str], message: str
 ) -> None:
-    ended = ask(*words)
+    ended = ask("--calibration_data=nowhere", *words)
     assert ended.code == 2
     assert message in ended.err
+    assert "nowhere" not in ended.err
 
 
 def test_a_question_without_a_change_is_refused(jptq: Jptq) -> None:
-    ended = jptq("what-if", "--calibrated_model=m.onnx", "--calibration_data=d")
+    ended = jptq("what-if", "--model=m.onnx", "--calibration_data=d")
     assert ended.code == 2
     assert "no change is named" in ended.err
+
+
+def test_the_older_spelling_of_the_model_is_taken(jptq: Jptq) -> None:
+    ended = jptq("what-if", "--calibrated_model=absent.onnx", "--calibration_data=d", "a=int8")
+    assert ended.code == 2
+    assert "cannot read absent.onnx" in ended.err
 
 
 def test_help_shows_where_the_changes_stand(jptq: Jptq) -> None:
