@@ -14,7 +14,7 @@ from jptq import allocation, engine, ir, sensitivity
 from jptq.api.timing import Serializable, Timed, model_of
 from jptq.engine import Batching, Forward, Runner
 from jptq.errors import ConfigError, UnknownNameError
-from jptq.ir import Model, load, save
+from jptq.ir import Model, load
 from jptq.quant.calibrated import plan_of
 from jptq.quant.config import Config, load_config
 from jptq.quant.originals import original_constants
@@ -34,7 +34,23 @@ from jptq.tuning.reopen import from_calibrated
 from jptq.tuning.source import is_calibrated
 
 load_model = load
-save_model = save
+
+
+def save_model(model: Model, path: Path | str, *, external_data: bool | None = None) -> None:
+    """Write a model to an ONNX file that the vendor's tool reads, if its operators allow that.
+
+    That is one of opset 20 or earlier: nodes of a later one that are the same there are written
+    so; if others are left, the opset stays as it is.
+
+    Args:
+      model: What to write. Metadata are kept.
+      path: The file, replaced in one step.
+      external_data: Put the constants into ``<path>.data``; None: only if they exceed 2 GB.
+
+    Raises:
+      StorageError: The operating system refused to write; what was there before is untouched.
+    """
+    ir.save(ir.for_vendor(model), path, external_data=external_data)
 
 
 def trace(

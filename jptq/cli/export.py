@@ -54,7 +54,7 @@ def run(flags: FlagValues) -> int:
             "the model has no quantizers", where=flags.model, hint="jptq calibrate makes them"
         )
     exported = to_qdq(model)
-    ir.save(without_quantizers(model), out / "optimized_float_model.onnx")
+    ir.save(ir.for_vendor(without_quantizers(model)), out / "optimized_float_model.onnx")
     ir.save(exported, out / "qdq_model.onnx")
     pairs = sum(node.op == "DequantizeLinear" for node in exported.nodes)
     halves = sum(name == FLOAT16.name for name in assignment_of(model).values())

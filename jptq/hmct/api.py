@@ -276,7 +276,7 @@ def _original(
     if output_nodes:
         tensors = [n for name in output_nodes for n in model.by_name[name].outputs if n]
         model = ir.extract(model, tensors)
-    return ir.fix_inputs(model, shapes) if shapes else model
+    return ir.for_vendor(ir.fix_inputs(model, shapes) if shapes else model)
 
 
 def _merged(

@@ -55,7 +55,7 @@ def save_model(model: AnyModel, file: str | Path) -> None:
       ModelError: An edit left a tensor that is read but not written.
       StorageError: The file cannot be written.
     """
-    ir.save(frozen_model(model), file)
+    ir.save(ir.for_vendor(frozen_model(model)), file)
 
 
 def serialize_model(model: AnyModel) -> bytes:

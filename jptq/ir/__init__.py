@@ -7,7 +7,8 @@ from jptq.ir.expand import expand_units
 from jptq.ir.fixing import fix_inputs, fix_values, give_shapes, shape_flag
 from jptq.ir.float32 import in_float32, inputs_before, other_inputs, taken
 from jptq.ir.fused import fused_into, unknown_node
-from jptq.ir.load import from_bytes, load
+from jptq.ir.load import from_bytes, load, renamed
+from jptq.ir.lowering import for_vendor, unread
 from jptq.ir.model import CALIBRATION, HORIZON, Attribute, Model, Node, Tensor
 from jptq.ir.opset import raise_opset
 from jptq.ir.optimizer import optimize
@@ -29,6 +30,7 @@ __all__ = [
     "extract",
     "fix_inputs",
     "fix_values",
+    "for_vendor",
     "from_bytes",
     "fused_into",
     "give_shapes",
@@ -42,6 +44,7 @@ __all__ = [
     "raise_opset",
     "refuse_quantized",
     "rename",
+    "renamed",
     "replace_node",
     "save",
     "shape_flag",
@@ -49,5 +52,6 @@ __all__ = [
     "to_bytes",
     "to_proto",
     "unknown_node",
+    "unread",
     "with_nodes",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from jptq.errors import ModelError
 from jptq.ir import edit, verify
 from jptq.ir.convert import freeze
 from jptq.ir.model import HORIZON, Model
+
+RENAMED = "renamed_nodes"
+"""Metadata of a model: see `renamed`."""
 
 _PROTOBUF_LIMIT = 2**31 - 1
 _HORIZON_PREFIX = "Hz"
@@ -57,8 +62,9 @@ def from_bytes(content: bytes, *, folder: Path | str = ".") -> Model:
 def _from_bytes(content: bytes, path: Path) -> Model:
     proto = _parse(content, path)
     verify.check(proto, path)
-    for scope in (proto.graph, *proto.functions):
-        _name_nodes(scope)
+    changed = _name_nodes(proto.graph)
+    for function in proto.functions:
+        _name_nodes(function)
     _set_horizon_domain(proto.graph)
     try:
         model = ir.from_proto(proto)
@@ -68,6 +74,9 @@ def _from_bytes(content: bytes, path: Path) -> Model:
     except (ir.serde.SerdeError, ir.passes.PassError, ValueError) as error:
         raise _damaged(path, str(error.__cause__ or error)) from error
     frozen = freeze(model)
+    if changed:
+        entry = json.dumps(changed, sort_keys=True)
+        frozen = dataclasses.replace(frozen, metadata={**frozen.metadata, RENAMED: entry})
     return edit.with_nodes(frozen, frozen.nodes, where=str(path))
 
 
@@ -104,8 +113,23 @@ def _damaged(path: Path, why: str) -> ModelError:
     )
 
 
-def _name_nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
-    """Give every node a name that is unique in its graph and does not depend on other files."""
+def renamed(model: Model) -> dict[str, str]:
+    """Return ``{name: name in the file}`` of nodes whose name the file gives to several nodes."""
+    try:
+        found = json.loads(model.metadata.get(RENAMED, "{}"))
+    except ValueError:  # any program may write there
+        return {}
+    entries = found.items() if isinstance(found, dict) else ()
+    return {new: old for new, old in entries if isinstance(old, str)}
+
+
+def _name_nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> dict[str, str]:
+    """Give every node a name that is unique in its graph and does not depend on other files.
+
+    Returns:
+      ``{new name: name in the file}`` of those that shared one, without those in subgraphs.
+    """
+    changed: dict[str, str] = {}
     taken = Counter(node.name for node in graph.node if node.name)
     seen: set[str] = set()
     for index, node in enumerate(graph.node):
@@ -117,9 +141,12 @@ def _name_nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
             suffix += 1
             name = f"{wanted}_{suffix}"
         seen.add(name)
+        if node.name and name != node.name:
+            changed[name] = node.name
         node.name = name
         for subgraph in _subgraphs(node):
             _name_nodes(subgraph)
+    return changed
 
 
 def _set_horizon_domain(graph: onnx.GraphProto) -> None:

@@ -59,6 +59,11 @@ def raise_opset(model: Model, version: int) -> Model:
     return raised
 
 
+def changes_after(op: str, version: int) -> bool:
+    """Tell whether an operator got another meaning or form after an opset."""
+    return any(since > version for since, _ in _CHANGES.get(op, ()))
+
+
 def _raised(
     graph: Model, old: int, new: int, faults: list[str], outer: Mapping[str, DType]
 ) -> Model:

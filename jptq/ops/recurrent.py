@@ -183,8 +183,10 @@ def _biases(b: Array | None, w: Array) -> tuple[Array, Array]:
     return first, second
 
 
-_TRAITS = Traits.compute(features=(0,), weights={1: 1, 2: 1}, exact=(3, 4, 5))
-_LSTM_TRAITS = Traits.compute(features=(0,), weights={1: 1, 2: 1}, exact=(3, 4, 5, 6, 7))
+_TRAITS = Traits.compute(features=(0,), weights={1: 1, 2: 1}, exact=(3, 4, 5), recurrent=True)
+_LSTM_TRAITS = Traits.compute(
+    features=(0,), weights={1: 1, 2: 1}, exact=(3, 4, 5, 6, 7), recurrent=True
+)
 
 
 @op("LSTM", since=(1, 7, 14, 22), traits=_LSTM_TRAITS, cost=_recurrent_cost)

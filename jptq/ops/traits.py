@@ -48,6 +48,7 @@ class Traits:
         (hmct-spec 1.5): such an operator needs no quantizer at its output.
       joins: The inputs are merged into one tensor (Concat): they share one threshold.
       bounds: Range of the output known beforehand (Softmax, Sigmoid), or None.
+      recurrent: It hands results to its own next step: states, which stay unquantized.
       layout: See `Layout`; `axes` names the attributes or static inputs that hold axis numbers.
     """
 
@@ -59,6 +60,7 @@ class Traits:
     look_through: bool = False
     joins: bool = False
     bounds: tuple[float, float] | None = None
+    recurrent: bool = False
     layout: Layout = Layout.CANONICAL
     axes: tuple[str, ...] = ()
 
@@ -79,6 +81,7 @@ class Traits:
         weights: Mapping[int, int] | None = None,
         exact: Ints = (),
         bounds: tuple[float, float] | None = None,
+        recurrent: bool = False,
         layout: Layout = Layout.CANONICAL,
         axes: tuple[str, ...] = (),
     ) -> Traits:
@@ -89,6 +92,7 @@ class Traits:
             weights=dict(weights or {}),
             exact=exact,
             bounds=bounds,
+            recurrent=recurrent,
             layout=layout,
             axes=axes,
         )

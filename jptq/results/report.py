@@ -110,6 +110,7 @@ class Report:
       notes: What a reader has to know, most important first.
       walk_us: Latency of the documented walk, the worst nodes raised one after the other, where
         it was first seen to meet the goal; None if no walk that was run does.
+      renamed: ``{name: name in the file}`` of nodes whose name the file gives to several.
       agreement: What running the exported file showed; None if that was not tried.
     """
 
@@ -139,6 +140,7 @@ class Report:
     notes: tuple[str, ...] = ()
     walk_us: float | None = None
     ranges: IntegerRanges | None = None
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     agreement: Agreement | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -167,6 +169,7 @@ class Report:
             "walk_us": self.walk_us,
             "assignment": dict(self.assignment),
             "integer_ranges": None if self.ranges is None else self.ranges.to_json(),
+            "renamed": dict(self.renamed),
             "notes": list(self.notes),
             "onnxruntime": None if self.agreement is None else self.agreement.to_json(),
         }

@@ -8,6 +8,7 @@ import time
 from jptq import allocation
 from jptq.quant.assign import true_int16
 from jptq.quant.emit import quant_config
+from jptq.quant.remarks import renamed_nodes
 from jptq.results import Evaluation, IntegerRanges, Outcome, Report, SensitivityTable
 from jptq.results.problem import Head
 from jptq.tuning import blame, findings, story
@@ -345,4 +346,5 @@ def _report(
             *(() if ranges.found else ranges.notes),
         ),
         walk_us=search.walk_us,
+        renamed=renamed_nodes(prepared.calibrated),
     )

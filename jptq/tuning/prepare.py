@@ -40,6 +40,7 @@ from jptq.quant.originals import original_constants, with_originals
 from jptq.quant.pairs import Pair, pairs_of
 from jptq.quant.placement import place
 from jptq.quant.plan import Plan
+from jptq.quant.remarks import graph_notes
 from jptq.quant.resolve import pins, resolve
 from jptq.results import LatencyTable
 from jptq.targets import Target, load_target
@@ -137,8 +138,8 @@ class Prepared:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What a reader has to know of the calibration data."""
-        return data_notes(self.samples)
+        """What a reader has to know of the calibration data and of the graph."""
+        return (*data_notes(self.samples), *graph_notes(self.calibrated))
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:

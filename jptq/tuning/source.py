@@ -47,7 +47,8 @@ def load_float(
     samples = samples_of(model, path, data, given, limit, float32=True)
     first = samples[0]
     shapes = {name: given.get(name, value.shape) for name, value in first.items()}
-    return ir.optimize(model, input_shapes=shapes, float32=True), samples
+    # What follows is written for the vendor's tool too, and that knows no later opset.
+    return ir.for_vendor(ir.optimize(model, input_shapes=shapes, float32=True)), samples
 
 
 def is_calibrated(model: Model) -> bool:
