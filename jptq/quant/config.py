@@ -7,7 +7,7 @@ The keys of both generations of the vendor's tool are known, the older ones (``I
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +208,13 @@ class Config:
             entry = nodes.get(name, NodeTypes())
             nodes[name] = dataclasses.replace(entry, inputs={**entry.inputs, index: EC})
         return dataclasses.replace(self, nodes=nodes)
+
+    def typing(self, nodes: Iterable[str], qtype: str) -> Config:
+        """Return the configuration in which some nodes have a type."""
+        types = dict(self.nodes)
+        for name in nodes:
+            types[name] = dataclasses.replace(types.get(name, NodeTypes()), qtype=qtype)
+        return dataclasses.replace(self, nodes=types)
 
 
 def load_config(

@@ -38,7 +38,7 @@ class Advice:
 
     Attributes:
       kind: ``metric``, ``ties``, ``output``, ``raise``, ``subgraph``, ``compensate``,
-        ``calibration``, ``remark`` (what the figures do not show).
+        ``calibration``, ``float``, ``remark`` (what the figures do not show).
       text: Why, with the numbers that say so.
       flags: What to add to the next command, if it is a flag.
     """

@@ -198,7 +198,9 @@ def _int16_fails(problem: Problem, measurer: Measurer, judge: Judge, samples: in
     kept = ranked_leftovers(prepared, samples=samples)
     failed = advice.failing(judge.goal, problem.int16)
     met = judge.meets(ceiling)
-    worst = {} if met else _worst_thresholds(prepared, samples)
+    assert ceiling.comparison is not None
+    lacking = [one.output for one in ceiling.comparison.outputs if one.broken]
+    worst = {} if met or lacking else _worst_thresholds(prepared, samples)
     return dataclasses.replace(
         problem,
         type=ProblemType.INT16_FAILS,
@@ -206,7 +208,11 @@ def _int16_fails(problem: Problem, measurer: Measurer, judge: Judge, samples: in
         failing=failed,
         culprits=culprits(measurer, judge, prepared.all("int16"), failed),
         leftovers=kept,
-        advice=(advice.compensation_advice(met, kept, told(ceiling), worst),),
+        advice=(
+            findings.float_advice(prepared, prepared.table(true_int16(prepared.plan)))
+            if lacking
+            else advice.compensation_advice(met, kept, told(ceiling), worst),
+        ),
     )
 
 

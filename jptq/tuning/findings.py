@@ -11,6 +11,7 @@ from jptq.diagnosis.nonfinite import Broken, first_broken
 from jptq.ir.model import Model
 from jptq.quant.assign import Table
 from jptq.results import Comparison, Lost, OutputError
+from jptq.results.problem import Advice
 from jptq.tuning.compared import parts_of
 from jptq.tuning.journal import Journal
 from jptq.tuning.measure import Measurer
@@ -82,7 +83,7 @@ def broken(
     ]
     first = origin(prepared, table)
     if first:
-        said.append(f"That begins at {_few(_told(prepared.calibrated, one) for one in first)}.")
+        said.append(f"That begins at {_few(told_of(prepared.calibrated, one) for one in first)}.")
     return tuple(said)
 
 
@@ -141,7 +142,21 @@ def _constant(model: Model, name: str) -> bool:
     return True
 
 
-def _told(model: Model, one: Broken) -> str:
+def float_advice(prepared: Prepared, table: Table) -> Advice:
+    """Say which nodes have to stay float where INT16 has no number either."""
+    found = origin(prepared, table)
+    chains = [node for one in found for node in raisable(prepared, one.node)]
+    nodes = [repr(name) for name in dict.fromkeys(chains)]
+    return Advice(
+        kind="float",
+        text="With every quantizer INT16, a simulation, outputs are not finite either. Let "
+        f"{_few(nodes, most=_CHAIN)} stay float (float16 or float32 in node_config): jptq tune "
+        "tries that.",
+    )
+
+
+def told_of(model: Model, one: Broken) -> str:
+    """Write an operator where numbers end, and why if that is known."""
     text = f"{one.node!r} ({one.op}, {one.share:.2%} of its output)"
     index = _DENOMINATORS.get(one.op)
     if index is None:

@@ -17,6 +17,7 @@ from jptq.tuning.compensating import Again, Compensated, Corners, compensated, d
 from jptq.tuning.doubts import doubts
 from jptq.tuning.error_models import problems_of, rank_all
 from jptq.tuning.evaluator import Evaluator
+from jptq.tuning.exemptions import exempted
 from jptq.tuning.goal import ROUNDING, Judge
 from jptq.tuning.heads import find_head
 from jptq.tuning.journal import Journal
@@ -67,6 +68,10 @@ def tune_network(
     progress("measure", 0, 4)
     found = None
     if again is not None:
+        kept = exempted(plain, judge, again, progress=progress)
+        if kept is not None:
+            prepared = dataclasses.replace(kept.measurer.prepared, remarks=(kept.note,))
+            plain = plain.on(options.allowed(prepared))
         found = compensated(plain, judge, options, again, deadline=deadline, progress=progress)
     if found is None:
         return _tuned(plain, judge, options, None, deadline, progress), plain.prepared
@@ -330,6 +335,7 @@ def _report(
         evaluator_calls=calls,
         ranges=ranges,
         notes=(
+            *prepared.remarks,
             *prepared.notes,
             *doubts(floating, steps),
             *(ranges.notes if ranges.found else ()),

@@ -104,6 +104,7 @@ class Prepared:
       latency: Times of all nodes.
       runner: Runs the calibrated graph.
       digest: Of everything above: model, data, configuration, target, version.
+      remarks: What a reader has to know of how it came about.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Prepared:
     latency: LatencyTable
     runner: Runner
     digest: str
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def thresholds(self) -> Thresholds:

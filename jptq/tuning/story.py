@@ -45,7 +45,7 @@ def raised(
         candidate = times[node].candidate(assignment)
         what = "features and weights raised" if candidate == DUAL_INT16 else "features raised"
         if changed and all(prepared.plan.calibration(c).pinned is not None for c in changed):
-            what = "named by the quant_config"
+            what = "kept float, or named by the quant_config" if prepared.remarks else _NAMED_TYPE
         cost_us = mixed_us[node] - base_us[node]
         pair = pairs.get(node)
         if pair is not None:
@@ -73,6 +73,9 @@ def raised(
             )
         )
     return tuple(sorted(out, key=lambda r: r.rank))
+
+
+_NAMED_TYPE = "named by the quant_config"
 
 
 def _percent(value: float) -> str:
@@ -142,6 +145,9 @@ def notes(
         out.append(
             f"{pinned} of {len(prepared.plan.calibrations)} quantizers keep the types that the "
             "quant_config names for their nodes, in every row."
+            if not prepared.remarks
+            else f"{pinned} of {len(prepared.plan.calibrations)} quantizers keep their types in "
+            "every row."
         )
     cosine = None if int8.comparison is None else int8.comparison.min_cosine
     if goal.min_score is not None and not ending.int8 and cosine is not None and cosine > 0.99:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,13 +12,14 @@ import pytest
 
 from jptq.data import MemorySamples
 from jptq.diagnosis.nonfinite import first_broken
+from jptq.quant.config import Config
 from jptq.results import Goal, Outcome
 from jptq.results.problem import ProblemType
 from jptq.sensitivity import exact, naive, rows_of
 from jptq.tuning import Journal, Measurer, Prepared, findings, prepare
 from jptq.tuning.classify import classify, ranked_leftovers
 from jptq.tuning.goal import Judge
-from jptq.tuning.loop import tune_prepared
+from jptq.tuning.loop import tune_network, tune_prepared
 from jptq.tuning.options import Options
 from jptq.tuning.ranking import rank
 from jptq.tuning.source import data_notes
@@ -61,12 +64,17 @@ def tokens(seed: int, quiet: float) -> np.ndarray:
     return x
 
 
-def prepared_of(model: onnx.ModelProto, samples: list[np.ndarray], folder: Path) -> Prepared:
+def prepared_of(
+    model: onnx.ModelProto,
+    samples: list[np.ndarray],
+    folder: Path,
+    config: Config | Mapping[str, Any] = CONFIG,
+) -> Prepared:
     (folder / "x").mkdir()
     onnx.save(model, folder / "model.onnx")
     for i, sample in enumerate(samples):
         np.save(folder / "x" / f"{i}.npy", sample)
-    return prepare(folder / "model.onnx", folder, march="nash-e", quant_config=CONFIG)
+    return prepare(folder / "model.onnx", folder, march="nash-e", quant_config=config)
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +162,43 @@ def test_the_nodes_that_make_a_denominator_are_found(
 ) -> None:
     made = prepared_of(normalisation(chain=chain), [tokens(0, 0.5)], tmp_path)
     assert findings.raisable(made, "div") == want
+
+
+@pytest.mark.slow
+def test_where_int16_has_numbers_the_search_raises_what_makes_the_denominator(
+    norm: Prepared,
+) -> None:
+    report = tune_prepared(norm, Options(samples=2))
+    assert report.outcome is Outcome.MET
+    assert report.int8.comparison is not None
+    assert report.int8.comparison.outputs[0].broken
+    assert "all-INT8 87.50% of 'fc:0' not finite" in report.headline
+    assert {"eps", "sqrt", "div"} <= {node.node for node in report.raised}
+    assert any("begins at 'div'" in note for note in report.notes)
+
+
+@pytest.mark.slow
+def test_where_int16_has_no_number_the_chain_in_front_stays_float(tmp_path: Path) -> None:
+    samples = [tokens(seed, 0.002) for seed in range(3)]
+    norm = prepared_of(normalisation(), samples, tmp_path)
+    before = Measurer(norm, None, Journal(None))("all-INT16", norm.all("int16"))
+    assert before.quality < 0
+
+    def again(config: Config) -> Prepared:
+        (tmp_path / "again").mkdir()
+        return prepared_of(normalisation(), samples, tmp_path / "again", config)
+
+    report, made = tune_network(norm, Options(samples=2), again)
+    assert report.outcome is Outcome.MET
+    held = {node.node: node.candidate for node in report.raised}
+    chain = ("square", "var", "eps", "sqrt", "div")
+    assert {held[name] for name in chain} <= {"float16", "float32"}
+    assert "begins at 'div'" in report.notes[0]
+    forward = made.runner.forward(made.table(report.assignment))
+    for i in range(3):
+        found, want = (f(norm.samples[i])["fc:0"] for f in (forward, norm.runner.forward(None)))
+        assert np.isfinite(found).all()
+        assert found.ravel() @ want.ravel() > 0.99 * np.linalg.norm(found) * np.linalg.norm(want)
 
 
 def test_a_ranking_says_which_rows_leave_no_number(norm: Prepared) -> None:
