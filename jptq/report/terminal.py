@@ -80,11 +80,16 @@ def _hidden(columns: Sequence[tuple[str, Evaluation]]) -> list[tuple[str, ...]]:
         "channels lost (measured)": [sum(map(wording.lost, outputs)) for outputs in found],
         "elements not finite (measured)": [sum(o.broken for o in outputs) for outputs in found],
     }
-    return [
+    rows = [
         (title, wording.NONE, *map(str, counts[1:]))
         for title, counts in counted.items()
         if any(counts)
     ]
+    equal = [[o.equal for o in outputs if o.equal is not None] for outputs in found[1:]]
+    if all(equal):
+        shares = (wording.percent(min(of)) for of in equal)
+        rows.append(("least share of equal elements (measured)", wording.NONE, *shares))
+    return rows
 
 
 def _share(evaluation: Evaluation, task: str) -> str:

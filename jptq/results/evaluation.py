@@ -53,6 +53,8 @@ class OutputError:
       undefined: How many are NaN in the float model.
       equal: For integers and truth values: share of equal elements; None for other outputs.
       magnitude: Largest absolute float value, NaN and infinities left out; 0 if it is not known.
+      deviation: Standard deviation of the float values over their root mean square; where it is
+        small any output near them has a high cosine. None if it is not known.
       lost: Channels that lose their values, by axis.
     """
 
@@ -67,6 +69,7 @@ class OutputError:
     undefined: int = 0
     equal: float | None = None
     magnitude: float = 0.0
+    deviation: float | None = None
     lost: tuple[Lost, ...] = ()
 
     @property

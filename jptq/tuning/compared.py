@@ -133,6 +133,10 @@ class Compared:
             values = np.full_like(values, np.nan)
         cosine, l1, l2, chebyshev, sqnr = (_spread(column) for column in values.T)
         elements = size * len(sums)
+        deviation = None
+        if axes := self._axes(name):
+            pooled = channels.merged(self._channels[name, axes[0]], axis=1)
+            deviation = float(_deviation(pooled[:, np.newaxis])[0])
         magnitude, lost = self._lost(name)
         return OutputError(
             output=name,
@@ -146,6 +150,7 @@ class Compared:
             undefined=total["undefined"],
             equal=1 - total["different"] / max(elements, 1) if name in self._integer else None,
             magnitude=magnitude,
+            deviation=deviation,
             lost=lost,
         )
 
@@ -181,17 +186,24 @@ class Compared:
 _MAGNITUDE = channels.FIELDS.index("magnitude")
 
 
+def _deviation(rows: np.ndarray) -> np.ndarray:
+    """Return each channel's standard deviation over its root mean square; 0 for one of zeros."""
+    count = np.maximum(rows[channels.FIELDS.index("count")], 1)
+    variance = rows[channels.FIELDS.index("spread")] / count
+    power = variance + rows[channels.FIELDS.index("mean")] ** 2
+    return np.asarray(
+        np.sqrt(np.divide(variance, power, out=np.zeros_like(power), where=power > 0))
+    )
+
+
 def _is_lost(rows: np.ndarray, magnitude: float) -> np.ndarray:
     """Tell which channels of ``float64[11, C]`` have lost their values, ``bool[C]``."""
     field = {name: rows[i] for i, name in enumerate(channels.FIELDS)}
-    count = np.maximum(field["count"], 1)
-    deviation = np.sqrt(field["spread"] / count)
-    size = np.sqrt(field["spread"] / count + field["mean"] ** 2)
     with np.errstate(invalid="ignore"):
         wide = field["high"] - field["low"] >= VISIBLE * magnitude
-    counts = wide & (deviation >= VARIES * size) & (deviation > 0)
-    constant = (field["low_quantized"] == field["high_quantized"]) & (count >= FEW)
-    apart = (channels.correlation(rows) < LOST) & (count >= MANY)
+    counts = wide & (_deviation(rows) >= VARIES)
+    constant = (field["low_quantized"] == field["high_quantized"]) & (field["count"] >= FEW)
+    apart = (channels.correlation(rows) < LOST) & (field["count"] >= MANY)
     return np.asarray(counts & (constant | apart))
 
 

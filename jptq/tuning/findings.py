@@ -12,7 +12,7 @@ from jptq.ir.model import Model
 from jptq.quant.assign import Table
 from jptq.results import Comparison, Lost, OutputError
 from jptq.results.problem import Advice
-from jptq.tuning.compared import parts_of
+from jptq.tuning.compared import VARIES, parts_of
 from jptq.tuning.journal import Journal
 from jptq.tuning.measure import Measurer
 from jptq.tuning.prepare import Prepared, spread
@@ -46,6 +46,7 @@ def remarks(
     """
     return (
         *undefined(found),
+        *constant(found),
         *broken(prepared, table, found, what=what),
         *lost(prepared, found, what=what),
     )
@@ -65,6 +66,18 @@ def undefined(found: Comparison) -> tuple[str, ...]:
         "elements: the figures are those of the others."
         for one in found.outputs
         if one.undefined
+    )
+
+
+def constant(found: Comparison) -> tuple[str, ...]:
+    """Say which outputs hardly vary, so that their cosine is high whatever happens to them."""
+    return tuple(
+        f"Output {one.output!r} is constant in float over all samples: its cosine says nothing."
+        if one.deviation == 0
+        else f"Output {one.output!r} hardly varies in float (a deviation of {one.deviation:.2%} of "
+        "its root mean square): its cosine says little."
+        for one in found.outputs
+        if one.deviation is not None and one.deviation < VARIES
     )
 
 

@@ -144,7 +144,7 @@ def data_notes(samples: Samples) -> tuple[str, ...]:
         ]
     if count == 1:
         said.append("There is one calibration sample: thresholds and figures are its own.")
-    elif alike and not zero:
+    elif alike and (not inputs or zero != set(inputs)):
         said.append(f"All {count} calibration samples are the same one.")
     return tuple(said)
 

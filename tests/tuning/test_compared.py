@@ -131,6 +131,18 @@ def test_a_sample_without_error_has_an_infinite_ratio_that_the_mean_leaves_out()
     assert of(a, a).sqnr.mean == np.inf
 
 
+def test_an_output_without_elements_is_perfect() -> None:
+    empty = np.zeros((SAMPLES, 1, 0, 4), np.float32)
+    assert of(empty, empty).quality == 1.0
+
+
+@pytest.mark.parametrize(("offset", "want"), [(0.0, 1.0), (100.0, 0.01)])
+def test_how_much_an_output_varies_is_known(offset: float, want: float) -> None:
+    a = RNG.standard_normal((SAMPLES, 1, 6, 50)).astype(np.float32) + np.float32(offset)
+    assert of(a, a).deviation == pytest.approx(want, rel=0.1)
+    assert of(np.zeros_like(a), a).deviation == 0.0
+
+
 def test_integers_are_judged_by_how_many_are_equal() -> None:
     a = RNG.integers(500, 510, (SAMPLES, 1, 100)).astype(np.int32)
     b = a.copy()

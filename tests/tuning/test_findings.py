@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,14 @@ def test_all_int16_keeps_every_channel(boxes: Prepared) -> None:
     found = Measurer(boxes, None, Journal(None)).compare(boxes.all("int16"))
     assert found.quality == found.min_cosine > 0.999
     assert findings.remarks(boxes, boxes.table(boxes.all("int16")), found) == ()
+
+
+def test_a_constant_output_is_said_to_be_one(boxes: Prepared) -> None:
+    found = Measurer(boxes, None, Journal(None)).compare(boxes.all("int16"))
+    assert findings.constant(found) == ()
+    still = dataclasses.replace(found.outputs[0], deviation=0.0)
+    (said,) = findings.constant(dataclasses.replace(found, outputs=(still,)))
+    assert "constant in float" in said
 
 
 def test_a_normalisation_without_numbers_is_counted_and_named(norm: Prepared) -> None:
