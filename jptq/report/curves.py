@@ -58,12 +58,14 @@ class Point:
     Attributes:
       name: Of the configuration.
       time_us: Latency.
-      quality: Worst share of float, or least mean cosine.
+      quality: Worst share of float, or that of the outputs (`Comparison.quality`).
+      text: How it is written.
     """
 
     name: str
     time_us: float
     quality: float
+    text: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,6 +111,8 @@ class Pareto:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Whisker:
     """``1 - cosine`` of an output over the samples, at least `COSINE_FLOOR`.
+
+    All are NaN for an output whose elements are not finite.
 
     Attributes:
       mean: Mean over samples.
@@ -176,8 +180,8 @@ def pareto(report: Report) -> Pareto:
     def point(name: str, evaluation: Evaluation) -> tuple[Point, ...]:
         if evaluation.time_us is None:
             return ()
-        quality = evaluation.quality
-        return (Point(name=name, time_us=evaluation.time_us, quality=quality),)
+        text, quality = wording.quality(evaluation), evaluation.quality
+        return (Point(name=name, time_us=evaluation.time_us, quality=quality, text=text),)
 
     is_share = bool(report.final.shares)
     front = [p for step in report.pareto for p in point(step.name, step)]
@@ -217,7 +221,6 @@ def outputs(report: Report) -> Outputs:
 
 def _whisker(output: OutputError) -> Whisker:
     cosine = output.cosine
-    mean, best, worst = (
-        max(1.0 - value, COSINE_FLOOR) for value in (cosine.mean, cosine.max, cosine.min)
-    )
+    values = np.asarray([cosine.mean, cosine.max, cosine.min])
+    mean, best, worst = np.maximum(1.0 - values, COSINE_FLOOR).tolist()
     return Whisker(mean=mean, best=best, worst=worst)

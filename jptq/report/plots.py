@@ -139,6 +139,7 @@ def draw_outputs(outputs: Outputs) -> Figure:
     with _figure(8.5, 1.5 + max(0.62 * groups, 1.0)) as (figure, axes):
         thickness = 0.78 / max(count, 1)
         every = [whisker for whiskers in outputs.series.values() for whisker in whiskers]
+        every = [whisker for whisker in every if math.isfinite(whisker.mean)]
         left = _decade_below(min((w.best for w in every), default=COSINE_FLOOR))
         for row, (name, whiskers) in enumerate(outputs.series.items()):
             means = [whisker.mean for whisker in whiskers]
@@ -154,6 +155,10 @@ def draw_outputs(outputs: Outputs) -> Figure:
                 label=name,
                 error_kw={"elinewidth": 1.0, "ecolor": "#333333", "capsize": 2},
             )
+            for group, whisker in enumerate(whiskers):
+                if math.isnan(whisker.mean):
+                    place = (left, group + (row - (count - 1) / 2) * thickness)
+                    axes.annotate(f" {name}: not finite", place, va="center", fontsize=8)
         axes.set_xscale("log")
         # Whole decades: labels between them run into each other. No cosine is below -1.
         worst = max((w.worst for w in every), default=1.0)
@@ -206,7 +211,7 @@ def _draw_points(axes: Axes, pareto: Pareto, floor: float) -> None:
     for point in pareto.marked:
         colour, marker = CONFIGURATIONS[point.name]
         below = point.quality < floor
-        text = wording.percent(point.quality) if pareto.is_share else wording.cosine(point.quality)
+        text = point.text
         axes.scatter(
             [point.time_us],
             heights((point,)),

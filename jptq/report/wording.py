@@ -78,8 +78,17 @@ def rank(report: Report, node: Raised) -> str:
 
 
 def quality(evaluation: Evaluation) -> str:
-    """Write what the goal bounds: the worst share of float, else the least mean cosine."""
-    return percent(evaluation.quality) if evaluation.shares else cosine(evaluation.quality)
+    """Write what the goal bounds: the worst share of float, else the least mean cosine.
+
+    Beside it stands what that hides.
+    """
+    found = evaluation.comparison
+    if evaluation.shares or found is None:
+        return percent(evaluation.quality) if evaluation.shares else cosine(evaluation.quality)
+    worst = min(found.outputs, key=lambda one: one.quality)
+    if worst.equal is not None:
+        return f"{percent(worst.equal)} equal"
+    return output_cosine(worst, worst.cosine.mean if worst.lost else found.min_cosine)
 
 
 def quality_name(report: Report) -> str:
