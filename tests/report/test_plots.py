@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from matplotlib.text import Text
 
 from jptq import report as package
 from jptq.report import canvas, curves, plots
-from jptq.results import Evaluation, Report, Spread
+from jptq.results import Evaluation, Lost, Report, Spread
 from tests.report.factory import make_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -395,3 +396,41 @@ def test_pictures_need_no_window_system() -> None:
         "sys.exit('matplotlib.pyplot' in sys.modules or 'jax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def _hidden() -> Report:
+    """A report whose all-INT8 has no number for an output, and whose all-INT16 loses channels."""
+    report = make_report(outputs=2, evaluator=False)
+
+    def changed(of: Evaluation, **fields: object) -> Evaluation:
+        assert of.comparison is not None
+        first, *others = of.comparison.outputs
+        outputs = (dataclasses.replace(first, **fields), *others)
+        return dataclasses.replace(
+            of, comparison=dataclasses.replace(of.comparison, outputs=outputs)
+        )
+
+    nan = Spread(min=np.nan, mean=np.nan, max=np.nan)
+    broken = dict.fromkeys(("cosine", "l1", "l2", "chebyshev", "sqnr"), nan)
+    lost = (Lost(axis=1, channels=(4, 5), correlation=0.0, magnitude=1.0),)
+    return dataclasses.replace(
+        report,
+        int8=changed(report.int8, **broken, broken=7, elements=8),
+        int16=changed(report.int16, lost=lost),
+    )
+
+
+def test_what_a_cosine_hides_stands_in_every_part_of_a_report() -> None:
+    report = _hidden()
+    pages = package.render(report)
+    assert all(page.startswith(PNG) for name, page in pages.items() if name.endswith(".png"))
+    (compared,) = [t for t in package.tables(report) if "least mean cosine (measured)" in t.rows[0]]
+    rows = {row[0]: row[1:] for row in compared.rows}
+    assert rows["least mean cosine (measured)"][1] == "nan"
+    assert rows["elements not finite (measured)"][1:3] == ("7", "0")
+    assert rows["channels lost (measured)"][1:3] == ("0", "2")
+    points = {point.name: point.text for point in curves.pareto(report).marked}
+    assert points["all-INT8"] == "nan"
+    assert points["all-INT16"].endswith("(2 lost)")
+    assert np.isnan(curves.outputs(report).series["all-INT8"][0].mean)
+    json.dumps(report.to_json(), allow_nan=False)
