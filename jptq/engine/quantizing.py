@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,7 @@ class TableQuantizer:
         unit, exact = self._unit(one, perm, y.ndim), self._integral(one)
         added = None if bias is None else _along_channels(bias * one.bias_factor, perm)
         sums = jnp.round(y / unit)
-        steps = None if added is None else self._bias(added / unit)
+        steps = None if added is None else self._bias(one, added / unit)
         if one.node in self.watched:
             whole = sums if steps is None else sums + steps
             (parts,) = step.function(*(jnp.abs(operand) for operand in alone), *without)
@@ -114,7 +114,7 @@ class TableQuantizer:
         place = next(i for i, operand in enumerate(step.operands) if not operand.value)
         bias, y = operands[place], operands[1 - place]
         unit = self._unit(one, step.perms[0], plain.ndim)
-        total = self._within(one, jnp.round(y / unit) + self._bias(bias / unit))
+        total = self._within(one, jnp.round(y / unit) + self._bias(one, bias / unit))
         return (jnp.where(self._integral(one), total * unit, plain),)
 
     def _unit(self, one: Sum, perm: layouts.Perm, rank: int) -> Array:
@@ -140,17 +140,28 @@ class TableQuantizer:
         features = jnp.asarray(table.scale)[offsets[one.features] : offsets[one.features + 1]]
         return on if one.depthwise else on & (jnp.max(features) == jnp.min(features))
 
-    def _bias(self, steps: Array) -> Array:
+    def _bias(self, one: Sum, steps: Array) -> Array:
+        """Return a bias as the target's integers hold it, by the types of the operands."""
         assert self.plan.integers is not None
-        return within(jnp.round(steps), self.plan.integers.bias_bits.value, wraps=False)
+        rounded = jnp.round(steps)
+        kept = [within(rounded, width.value, wraps=False) for width in self.plan.integers.biases]
+        return self._by_types(one, kept)
 
     def _within(self, one: Sum, sums: Array) -> Array:
-        """Return sums as the target's integers hold them, by the types of the operands."""
-        integers, table = self.plan.integers, self.table
+        """Return sums likewise."""
+        integers = self.plan.integers
         assert integers is not None
-        long = [table.upper[k] - table.lower[k] > _INT8_STEPS for k in (one.features, one.weights)]
-        kept = [within(sums, width.value, wraps=integers.wraps) for width in integers.sums]
-        return jnp.where(long[0] & long[1], kept[2], jnp.where(long[0] | long[1], kept[1], kept[0]))
+        return self._by_types(
+            one, [within(sums, width.value, wraps=integers.wraps) for width in integers.sums]
+        )
+
+    def _by_types(self, one: Sum, values: Sequence[Array]) -> Array:
+        """Return one of three values, by how many operands of a product are int16."""
+        table = self.table
+        first, second = (
+            table.upper[k] - table.lower[k] > _INT8_STEPS for k in (one.features, one.weights)
+        )
+        return jnp.where(first & second, values[2], jnp.where(first | second, values[1], values[0]))
 
 
 def _along_channels(bias: Array, perm: layouts.Perm) -> Array:

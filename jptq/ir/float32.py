@@ -104,8 +104,8 @@ def note(model: Model) -> str:
     words = "; ".join(_WORDS[name] for name in types)
     return (
         f"The network has {' and '.join(types)}, computed and written here as float32 ({words}): "
-        "the float model that everything is compared with is that one. The vendor's tools are to be "
-        "given optimized_float_model.onnx."
+        "the float model that everything is compared with is that one. Give the vendor's tools "
+        "optimized_float_model.onnx."
     )
 
 

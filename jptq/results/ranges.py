@@ -96,13 +96,14 @@ class IntegerRanges:
         sources = dict.fromkeys(_said(one.bits_are) for one in excesses)
         hangs = f"That it is {width} is {'; '.join(sources)}."
         if what == BIAS:
-            worst = max(one.factor for one in excesses)
+            wider = _up(max(one.factor for one in excesses))
             return (
                 f"{_count(len(excesses), 'bias', 'biases')} {'do' if many else 'does'} not fit "
                 f"{width}, in multiples of its range: {named}. "
-                f"{self._measured('has the nearest that fits')} Thresholds of these weights "
-                f"{_up(worst)} times as large make {'all of them' if many else 'it'} fit: a bias "
-                f"counts steps of features times steps of weights. {hangs}"
+                f"{self._measured('has the nearest that fits (assumed)')} "
+                f"Thresholds of these weights {wider} times as large make "
+                f"{'all of them' if many else 'it'} fit: a bias counts steps of features times "
+                f"steps of weights. {hangs}"
             )
         if what == SUM:
             return (

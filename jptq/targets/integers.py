@@ -24,6 +24,7 @@ class Integers:
     Attributes:
       bias_bits: Of the integers that a bias is rounded to, in units of ``s_x s_w``. The compiler
         makes them, so that one beyond them becomes the nearest that there is.
+      bias_int16_bits: The same where both operands are int16.
       int8_bits: Of a sum of products whose operands are both int8.
       int16_int8_bits: The same where one of them is int16.
       int16_bits: The same where both are.
@@ -33,6 +34,7 @@ class Integers:
     """
 
     bias_bits: Fact
+    bias_int16_bits: Fact
     int8_bits: Fact
     int16_int8_bits: Fact
     int16_bits: Fact
@@ -43,6 +45,11 @@ class Integers:
     def sums(self) -> tuple[Fact, Fact, Fact]:
         """Widths of a sum, by how many of its two operands are int16."""
         return self.int8_bits, self.int16_int8_bits, self.int16_bits
+
+    @property
+    def biases(self) -> tuple[Fact, Fact, Fact]:
+        """Widths of a bias, likewise."""
+        return self.bias_bits, self.bias_bits, self.bias_int16_bits
 
     @property
     def wraps(self) -> bool:

@@ -42,7 +42,7 @@ def integer_ranges(
         if one.node in steps
         and (product := _product(prepared, prepared.table(given), one, steps[one.node]))
     ]
-    found = [excess for product in products if (excess := product.bias_excess(integers.bias_bits))]
+    found = [excess for product in products if (excess := product.bias_excess())]
     near = [product for product in products if product.bound > product.half]
     seen = _seen(prepared, prepared.table(given), [p.one.node for p in near], progress)
     possible = []
@@ -75,6 +75,7 @@ class _Product:
       one: The node.
       operands: Types of its operands.
       width: Of its sums.
+      bias_width: Of its bias.
       bias: Its bias as integers, float64, channels last; None if it is not known beforehand.
       fits: The bias does, if there is one.
       bound: No sum has a larger magnitude; without the bias if that does not fit.
@@ -83,6 +84,7 @@ class _Product:
     one: Sum
     operands: str
     width: Fact
+    bias_width: Fact
     bias: np.ndarray | None
     fits: bool
     bound: float
@@ -104,8 +106,9 @@ class _Product:
             bits_are=self.width.source,
         )
 
-    def bias_excess(self, width: Fact) -> Excess | None:
-        """Return the bias if it does not fit a width."""
+    def bias_excess(self) -> Excess | None:
+        """Return the bias if it does not fit."""
+        width = self.bias_width
         half = 2.0 ** (width.value - 1)
         if self.bias is None:
             return None
@@ -136,12 +139,13 @@ def _product(prepared: Prepared, table: Table, one: Sum, step: Step) -> _Product
         return None
     w_scales = np.tile(w_scale, one.groups)
     unit = one.factor * w_scales * (x_scale if one.depthwise else x_scale[0])
-    width = prepared.target.integers.sums[x_long + w_long]
+    integers = prepared.target.integers
+    width, bias_width = integers.sums[x_long + w_long], integers.biases[x_long + w_long]
     constants = prepared.calibrated.initializers
     bias = constants.get(one.bias)
     steps = None if bias is None else np.rint(bias.astype(np.float64) * one.bias_factor / unit)
     most = 0.0 if steps is None else float(np.max(np.abs(steps), initial=0))
-    fits = most <= 2.0 ** (prepared.target.integers.bias_bits.value - 1) - 1
+    fits = most <= 2.0 ** (bias_width.value - 1) - 1
     most = most if fits else 0.0
     shapes = prepared.runner.program.shapes
     terms = step.macs / max(1, int(np.prod(shapes[step.outputs[0]])))
@@ -155,6 +159,7 @@ def _product(prepared: Prepared, table: Table, one: Sum, step: Step) -> _Product
         one=one,
         operands=" x ".join("INT16" if long else "INT8" for long in (x_long, w_long)),
         width=width,
+        bias_width=bias_width,
         bias=steps,
         fits=fits,
         bound=bound + most,

@@ -73,7 +73,12 @@ def network(build, beyond: str, **options: bool) -> Products:  # type: ignore[no
     feeds = {"x": X if build is convolutions else ROWS}
     biases = {f"{name}_b": BIAS for name in NAMES[build]}
     on = target(
-        beyond=beyond, bias_bits=BITS, int8_bits=BITS, int16_int8_bits=BITS + 6, int16_bits=40
+        beyond=beyond,
+        bias_bits=BITS,
+        int8_bits=BITS,
+        bias_int16_bits=40,
+        int16_int8_bits=BITS + 6,
+        int16_bits=40,
     )
     return products(build, feeds, on, biases=biases, **options)
 

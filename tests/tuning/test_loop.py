@@ -87,6 +87,9 @@ def test_without_an_evaluator_the_cosine_decides(prepared: Prepared) -> None:
     assert report.final.comparison is not None
     assert report.final.comparison.min_cosine >= 0.5
     assert any("nothing has to be raised" in note for note in report.notes)
+    assert report.ranges is not None
+    assert report.ranges.products == len(prepared.plan.sums) == 4
+    assert report.to_json()["integer_ranges"]["found"] == ()
 
 
 def test_a_goal_that_nothing_reaches_ends_with_the_best_and_says_so(prepared: Prepared) -> None:

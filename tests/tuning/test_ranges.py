@@ -76,7 +76,21 @@ def test_biases_that_leave_int32_are_named_with_the_factor(faint: Prepared, kind
     assert ranges.samples == 0, "no sum of so few products can leave"
     note = ranges.notes[0]
     assert "2 biases do not fit int32" in note
-    assert "assumed" in note
+    assert "nearest that fits (assumed)" in note
+    assert "published" in note
+
+
+def test_a_bias_of_two_int16_operands_has_the_width_of_their_sums(faint: Prepared) -> None:
+    dual = {**uniform(faint.plan, "int16")}
+    for one in faint.plan.calibrations:
+        dual[one.name] = "int16"
+    target = faint.target.integers
+    for one in integer_ranges(faint, dual).found:
+        unit = steps(faint, *calibrations(faint, one.node), "int16") * 127 / 32767
+        bias = {"faint": (1, 4.0), "product": (2, 7.0)}[one.node]
+        assert one.operands == "INT16 x INT16"
+        assert one.bits == target.bias_int16_bits.value
+        assert one.factor == pytest.approx(bias[1] / unit[bias[0]] / 2 ** (one.bits - 1), rel=1e-5)
 
 
 def test_nothing_is_named_where_operands_stay_float(faint: Prepared) -> None:
