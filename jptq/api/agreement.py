@@ -83,7 +83,12 @@ def check_export(
                 failure = str(error).strip().splitlines()[0]
                 return Agreement(runtime=name, samples=pairs.count, failure=failure)
         progress("check the export", 2, 2)
-    return Agreement(runtime=name, samples=pairs.count, outputs=tuple(rows))
+    return Agreement(
+        runtime=name,
+        samples=pairs.count,
+        outputs=tuple(rows),
+        strict=prepared.plan.strict,
+    )
 
 
 class _Pairs:

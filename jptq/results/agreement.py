@@ -43,12 +43,14 @@ class Agreement:
       samples: Calibration samples that were run.
       outputs: Every output, first with optimisations, then without.
       failure: What the runtime said when it could not run the file, else empty.
+      strict: The forward kept biases and sums within the target's integers; a file adds exactly.
     """
 
     runtime: str = ""
     samples: int = 0
     outputs: tuple[OutputAgreement, ...] = ()
     failure: str = ""
+    strict: bool = False
 
     @property
     def agrees(self) -> bool | None:
@@ -80,7 +82,12 @@ class Agreement:
             f"qdq_model.onnx in {self.runtime} {verdict} the quantized forward over {self.samples} "
             f"samples: {'; '.join(said)} (of the largest value of an output)."
         )
-        if not self.agrees:
+        if not self.agrees and self.strict:
+            text += (
+                " The file adds exactly, the forward within the target's integers "
+                "(--strict_integers): where sums or biases leave them, the two are not the same."
+            )
+        elif not self.agrees:
             text += " Rounding does not explain that."
         text += " It runs there as it is, without options."
         if broken := [output for output in self.outputs if output.broken or output.broken_here]:

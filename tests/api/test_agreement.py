@@ -76,6 +76,9 @@ def test_a_file_that_computes_something_else_is_told(
     assert found.agrees is False
     assert "differs from" in found.sentence
     assert "Rounding does not explain that" in found.sentence
+    strict = dataclasses.replace(found, strict=True)
+    assert "The file adds exactly" in strict.sentence
+    assert "Rounding" not in strict.sentence
 
 
 def test_without_onnxruntime_that_is_said(
