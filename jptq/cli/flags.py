@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
@@ -97,7 +97,7 @@ def parse(
     arguments: Sequence[str],
     *,
     words: str = "",
-    fill: Callable[[FlagValues], None] = lambda values: None,
+    fill: Callable[[FlagValues], Mapping[str, str]] = lambda values: {},
 ) -> FlagValues:
     """Return the parsed flags of a command.
 
@@ -107,7 +107,8 @@ def parse(
       required: Those that must be given.
       arguments: What follows the command.
       words: The repeated flag that takes words without a flag; empty: they are refused.
-      fill: Sets flags that are not given from what is, before any is missed.
+      fill: Sets flags that are not given from what is, before any is missed; returns why it leaves
+        some, by name.
 
     Raises:
       UnknownNameError: A flag that the command does not have; the nearest ones are named.
@@ -131,11 +132,14 @@ def parse(
         raise ConfigError(
             f"unexpected argument {stray[0]!r}", where=where, hint="flags are --name=value"
         )
-    fill(values)
+    left = fill(values)
     for name in required:
         if values[name].value is None:
             raise ConfigError(
-                f"--{name} is missing", where=where, hint=f"--{name}={VOCABULARY[name].shown}"
+                f"--{name} is missing",
+                where=where,
+                why=left.get(name, ""),
+                hint=f"--{name}={VOCABULARY[name].shown}",
             )
     return values
 

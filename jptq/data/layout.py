@@ -70,7 +70,8 @@ def found(folder: Path, inputs: Sequence[Expected]) -> Paths:
     """Return the files of every sample.
 
     Args:
-      folder: Or several, separated by semicolons: one per input, in their order.
+      folder: Or several, separated by semicolons: one per input, in their order or as
+        ``input=folder``.
       inputs: The network inputs.
 
     Raises:
@@ -80,7 +81,8 @@ def found(folder: Path, inputs: Sequence[Expected]) -> Paths:
     if not folder.is_dir():
         parts = [Path(part.strip()) for part in str(folder).split(";") if part.strip()]
         if len(parts) > 1:
-            return _paired(inputs, _one_each(parts, inputs), where=str(folder))
+            columns = _one_each(_in_order(parts, inputs), inputs)
+            return _paired(inputs, columns, where=str(folder))
         raise _no_folder(folder)
     names = [one.name for one in inputs]
     own = {name: _own_folder(folder, name) for name in names}
@@ -90,9 +92,9 @@ def found(folder: Path, inputs: Sequence[Expected]) -> Paths:
         return tuple((path,) for path in archives)
     direct = _listed(folder, ARRAYS, folders=present)
     if not present:
-        columns = flat.columns(direct, names, plain=_allowed, where=str(folder))
-        if columns is not None:
-            return _paired(inputs, columns, where=str(folder))
+        beside = flat.columns(direct, names, plain=_allowed, where=str(folder))
+        if beside is not None:
+            return _paired(inputs, beside, where=str(folder))
     if len(inputs) == 1 and direct:
         return tuple((path,) for path in direct)
     _refuse_shared(own)
@@ -129,6 +131,29 @@ def _refuse_shared(own: dict[str, Path | None]) -> None:
     for name, path in own.items():
         if path is not None and taken.setdefault(path, name) != name:
             folder_names((taken[path], name))  # says so
+
+
+def _in_order(parts: Sequence[Path], inputs: Sequence[Expected]) -> list[Path]:
+    """Return folders in the order of the inputs; all of them may be written ``input=folder``.
+
+    Raises:
+      DataError: An input has two folders, or none.
+    """
+    names = [one.name for one in inputs]
+    found: dict[str, Path] = {}
+    for part in parts:
+        name = next((name for name in names if str(part).startswith(f"{name}=")), None)
+        if name is None or part.exists():
+            return list(parts)
+        if name in found:
+            raise DataError(f"input {name!r} is given two folders", where=";".join(map(str, parts)))
+        found[name] = Path(str(part).removeprefix(f"{name}="))
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise DataError(
+            f"there is no folder for input {missing[0]!r}", where=";".join(map(str, parts))
+        )
+    return [found[name] for name in names]
 
 
 def _one_each(folders: Sequence[Path], inputs: Sequence[Expected]) -> list[list[Path]]:

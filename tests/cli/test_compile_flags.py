@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from jptq.ir import load
 from tests.cli.conftest import Ended, Files
+from tests.graphs import Graph
 
 Jptq = Callable[..., Ended]
 
@@ -79,3 +81,34 @@ def test_what_neither_names_is_missing(jptq: Jptq, files: Files) -> None:
     ended = jptq("calibrate", f"--quant_config={file}")
     assert ended.code == 2
     assert "--model is missing" in ended.err
+
+
+def test_a_file_without_samples_says_what_that_means(jptq: Jptq, files: Files) -> None:
+    file = files.folder / "compile.yaml"
+    file.write_text(f"model_parameters: {{onnx_model: {files.model}}}\n")
+    ended = jptq("calibrate", f"--quant_config={file}")
+    assert ended.code == 2
+    assert "--calibration_data is missing" in ended.err
+    assert "compile.yaml has no cal_data_dir: the compile tool would take random data" in ended.err
+
+
+def test_the_order_of_the_folders_is_that_of_the_files_own_names(jptq: Jptq, files: Files) -> None:
+    g = Graph()
+    a, b = g.input("a", ("n", 4)), g.input("b", (1, 4))
+    g.output(g.add("Gemm", g.add("Add", a, b), g.random(4, 3)))
+    onnx.save(g.proto(), files.model)
+    for name, value in (("first", 1.0), ("second", 2.0)):
+        (files.folder / name).mkdir()
+        np.save(files.folder / name / "0.npy", np.full((1, 4), value, np.float32))
+    file = files.folder / "compile.yaml"
+    file.write_text(
+        f"model_parameters: {{onnx_model: {files.model}, debug_mode: dump_calibration_data}}\n"
+        "input_parameters: {input_name: b;a, input_shape: 1x4;1x4}\n"
+        "calibration_parameters: {cal_data_dir: ./first;./second, calibration_type: max}\n"
+    )
+    out = files.folder / "out"
+    ended = jptq("calibrate", f"--quant_config={file}", f"--out={out}")
+    assert ended.code == 0, ended.err
+    for name, value in (("b", 1.0), ("a", 2.0)):
+        (dumped,) = (out / "calibration_data" / name).iterdir()
+        assert (np.load(dumped) == value).all()

@@ -60,6 +60,18 @@ def test_the_name_of_an_input_leads_nowhere_else(tmp_path: Path) -> None:
             values(tmp_path / "data", name)
 
 
+def test_folders_may_be_given_with_the_names_of_their_inputs(tmp_path: Path) -> None:
+    write(tmp_path / "one" / "0.npy", 1)
+    write(tmp_path / "two" / "0.npy", 2)
+    given = f"y={tmp_path / 'two'}; x={tmp_path / 'one'}"
+    (sample,) = load_samples(given, inputs("x", "y"))
+    assert (sample["x"], sample["y"]) == (1, 2)
+    with pytest.raises(DataError, match="no folder for input 'z'"):
+        load_samples(given, inputs("x", "y", "z"))
+    with pytest.raises(DataError, match="'x' is given two folders"):
+        load_samples(f"x={tmp_path};x={tmp_path}", inputs("x", "y"))
+
+
 # --- side by side
 
 

@@ -158,6 +158,9 @@ def test_another_target_than_that_of_the_file_is_said_once(
         ("input_parameters: {mean_value: 103.9 116.8 123.7}", "mean_value: '103.9 116.8 123.7'"),
         ("calibration_parameters: {preprocess_on: True}", "preprocess_on: 'True' is not applied"),
         ("calibration_parameters: {cal_data_type: uint8}", "cal_data_type: 'uint8' is not"),
+        ("input_parameters: {input_type_train: rgb}", "input_type_train: 'rgb' is not applied"),
+        ("custom_op: {op_register_files: a.py}", "an operator that ONNX does not have is refused"),
+        ("model_parameters: {caffe_model: a, onnx_model: b}", "only ONNX networks are read"),
         ("calibration_parameters: {optimization: run_fast}", "'run_fast' is not applied"),
         (
             "calibration_parameters: {optimization: skip_fuse_to_hzswish}",
@@ -180,8 +183,8 @@ def test_what_changes_the_network_only_there_is_named(
         "model_parameters: {remove_node_type: '', output_nodes: }",
         "input_parameters: {norm_type: no_preprocess, mean_value: 1}",
         "calibration_parameters: {preprocess_on: False, cal_data_type: float32}",
-        "compiler_parameters: {optimize_level: O2, jobs: 16, whatever: 1}",
-        "model_parameters: {working_dir: out, output_model_file_prefix: lane}",
+        "input_parameters: {input_layout_train: NCHW, input_type_train: featuremap}",
+        "compiler_parameters: {debug: False, input_source: , extra_params: ''}",
     ],
 )
 def test_what_changes_nothing_is_not_talked_about(
@@ -191,9 +194,111 @@ def test_what_changes_nothing_is_not_talked_about(
     assert not caplog.records
 
 
+EVERY_KEY = """
+model_parameters:
+  onnx_model: lane.onnx
+  march: nash-e
+  log_level: debug
+  layer_out_dump: True
+  working_dir: out
+  output_model_file_prefix: lane
+  node_info: a:int16
+  debug_mode: dump_all_layers_output
+  enable_vpu: True
+  enable_spu: True
+input_parameters:
+  input_name: image;mask
+  input_type_rt: nv12;featuremap
+  input_space_and_range: regular
+  input_layout_rt: NHWC;NCHW
+  norm_type: no_preprocess
+  input_shape: 1x3x8x8;1x1x8x8
+  input_batch: 4
+  separate_batch: True
+  separate_name: image
+calibration_parameters:
+  cal_data_dir: ./image;./mask
+  calibration_type: max
+  per_channel: False
+  max_percentile: 0.9999
+compiler_parameters:
+  compile_mode: latency
+  debug: True
+  optimize_level: O2
+  ability_entry: 0
+  core_num: 1
+  max_time_per_fc: 0
+  jobs: 16
+  input_source: {image: ddr}
+  advice: 1
+  balance_factor: 50
+  hbdk3_compatible_mode: True
+  extra_params: {a: 1}
+  cache_path: cache
+  cache_mode: enable
+  max_l2m_size: 0
+"""
+
+
+def test_keys_without_meaning_are_named_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "lane.yaml").write_text(EVERY_KEY)
+    found = load_compile_file(tmp_path / "lane.yaml")
+    assert found.inputs == ("image", "mask")
+    assert found.input_shapes == {"image": "1x3x8x8", "mask": "1x1x8x8"}
+    (record,) = caplog.records
+    text = record.getMessage()
+    assert text.startswith(f"{tmp_path / 'lane.yaml'}: without meaning here")
+    named = text.partition("compiled: ")[2].split(", ")
+    assert len(named) == 27
+    for word in ("model_parameters.enable_vpu", "input_parameters.input_batch"):
+        assert word in named
+    assert "compiler_parameters.max_l2m_size" in named
+
+
+def test_a_key_of_the_calibration_that_is_like_no_other_is_named_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The compile tool takes any key there."""
+    read(tmp_path, "calibration_parameters: {calibration_type: kl, vendor_extra: 1}")
+    assert "unknown key 'vendor_extra' is ignored" in caplog.text
+
+
+def test_a_percentile_below_what_the_method_takes_is_raised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = read(tmp_path, "calibration_parameters: {max_percentile: 0.1}")
+    assert found.activation == Activation(max_percentile=(0.5,))
+    assert "max_percentile: 0.1 is raised to 0.5" in caplog.text
+
+
+def test_the_types_of_node_info_win_over_all_other_places(tmp_path: Path) -> None:
+    text = """
+model_parameters: {node_info: {a: {ON: BPU, InputType: int16}, b: int8}}
+calibration_parameters:
+  run_on_cpu: a
+  optimization: set_all_nodes_int16
+  quant_config: {node_config: {a: {qtype: float16}, b: {qtype: int16}}}
+"""
+    found = read(tmp_path, text)
+    assert found.nodes == {"a": INT16, "b": NodeTypes(qtype="int8")}
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message", "hint"),
     [
+        ("compiler_parameters: {optimise_level: O2}", UnknownNameError, "key", "optimize_level"),
+        ("input_parameters: {mean_values: 1}", UnknownNameError, "key", "'mean_value'"),
+        ("custom_op: {custom_op_dirs: a}", UnknownNameError, "key", "'custom_op_dir'"),
+        (
+            "input_parameters: {input_name: a;b}\ncalibration_parameters: {cal_data_dir: x;y;z}",
+            ConfigError,
+            "3 folders for 2 inputs",
+            "",
+        ),
+        ("input_parameters: {input_name: a, input_shape: 1x2;3}", ConfigError, "2 shapes", ""),
+        ("input_parameters: {input_shape: '1,2'}", ConfigError, "'1,2' is no shape", ""),
         ("calibration_parameters: {calibration_typ: max}", UnknownNameError, "key", "on_type'"),
         ("model_parameters: {node_inf: 'a:int8'}", UnknownNameError, "'node_inf'", "'node_info'"),
         (
@@ -209,7 +314,8 @@ def test_what_changes_nothing_is_not_talked_about(
             "'set_model_output_int16'",
         ),
         ("calibration_parameters: {calibration_type: kll}", UnknownNameError, "'kll'", "'kl'"),
-        ("calibration_parameters: {max_percentile: 0.1}", ConfigError, "0.5 to 1", ""),
+        ("calibration_parameters: {max_percentile: -0.1}", ConfigError, "0.5 to 1", ""),
+        ("calibration_parameters: {max_percentile: 1.1}", ConfigError, "0.5 to 1", ""),
         ("calibration_parameters: {per_channel: yes}", ConfigError, "true or false", ""),
         ("calibration_parameters: [1]", ConfigError, "a table is expected", ""),
         ("model_parameters: {node_info: Conv_0}", ConfigError, "is not NODE:TYPE", ""),
@@ -248,7 +354,7 @@ def test_a_file_that_names_itself_is_refused(tmp_path: Path) -> None:
 
 
 _BOMB = "".join(
-    f"  {name}: &{name} [{', '.join([f'*{before}' if before else 'lol'] * 9)}]\n"
+    f"    {name}: &{name} [{', '.join([f'*{before}' if before else 'lol'] * 9)}]\n"
     for before, name in zip(["", *"abcdefg"], "abcdefgh", strict=True)
 )
 """Lists of lists by aliases: 43 million words if written out."""
@@ -269,7 +375,7 @@ def test_lists_that_aliases_blow_up_are_shown_in_short(
     tmp_path: Path, key: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        read(tmp_path, f"custom_op:\n{_BOMB}{key}\n")
+        read(tmp_path, f"compiler_parameters:\n  input_source:\n{_BOMB}{key}\n")
     assert len(str(caught.value)) < 1000
 
 

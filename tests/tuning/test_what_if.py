@@ -202,7 +202,10 @@ def test_quantizers_around_a_concat_keep_one_threshold() -> None:
     assert changed.thresholds.keys() == setting.thresholds.keys()
     for name, values in changed.thresholds.items():
         assert values == (3.0 if name in names else 2.0)
-    assert {c.note for c in done} == {"input0 of concat", f"shares the grid of {done[0].calibration}"}
+    assert {c.note for c in done} == {
+        "input0 of concat",
+        f"shares the grid of {done[0].calibration}",
+    }
 
 
 def test_the_halves_of_a_compensated_operand_follow_the_grid_they_come_from() -> None:
