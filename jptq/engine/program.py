@@ -21,6 +21,13 @@ from jptq.quant.plan import Plan
 Directions = Mapping[str, tuple[tuple[Array, Array], ...]]
 """``{packed weight: ((gate, direction), ...)}``: see `Program.run`."""
 
+_VECTOR_MACS = 8.0
+"""MACs that cost as much as one elementary operation on XLA:CPU, which is bound by memory."""
+
+_SMALL = 50e6
+"""MACs of a forward that takes a few milliseconds: some hundred of them take less time than the
+compilation of a program."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Operand:
@@ -270,6 +277,11 @@ class Program:
             after.append(tuple(sorted(needed)))
         return tuple(reversed(after))
 
+    @functools.cached_property
+    def small(self) -> bool:
+        """Tell whether a program that is not compiled saves more than work that is not done."""
+        return sum(effort(step) for step in self.steps) <= _SMALL
+
     @property
     def perms(self) -> Mapping[str, Perm]:
         """Axis order of every tensor that a step or a feed provides."""
@@ -282,6 +294,11 @@ class Program:
         object.__setattr__(self, "_perms", perms)
 
     _perms: Mapping[str, Perm] = dataclasses.field(init=False, repr=False)
+
+
+def effort(step: Step) -> float:
+    """Return the work of a step, in MACs."""
+    return step.macs + _VECTOR_MACS * step.vector
 
 
 def _along(step: Step, operands: list[Any], directions: Directions) -> tuple[Any, ...]:

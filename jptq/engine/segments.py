@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 
 from jptq.engine import memory
-from jptq.engine.program import Program, Step
+from jptq.engine.program import Program, effort
 from jptq.engine.quantizing import TableQuantizer
 from jptq.engine.runner import Compilations, Packed
 from jptq.quant.assign import Table
@@ -30,9 +30,6 @@ saves no more (docs/engine.md)."""
 
 State = Mapping[str, Array]
 """Live tensors ``[S, ...]`` at a cut, physical axis order; the outputs at the end."""
-
-_VECTOR_MACS = 8.0
-"""MACs that cost as much as one elementary operation on XLA:CPU, which is bound by memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +79,6 @@ def cut(program: Program, count: int) -> tuple[Segment, ...]:
         )
         for start, stop in itertools.pairwise(bounds)
     )
-
-
-def effort(step: Step) -> float:
-    """Return the work of a step, in MACs."""
-    return step.macs + _VECTOR_MACS * step.vector
 
 
 class Segmented:

@@ -33,6 +33,8 @@ def quantize(x: Array, scale: Array, offset: Array, lower: Array, upper: Array) 
 def on_grid(constant: np.ndarray, grid: Affine, axis: int | None) -> np.ndarray:
     """Return the integers of a constant on a grid, ``float32`` of its shape.
 
+    The numbers of `quantize`, on the host: every shape of a weight would be a program to compile.
+
     Args:
       constant: Values.
       grid: Of one channel, or of as many as ``axis`` has.
@@ -41,9 +43,9 @@ def on_grid(constant: np.ndarray, grid: Affine, axis: int | None) -> np.ndarray:
     shape = [1] * constant.ndim
     if axis is not None:
         shape[axis] = -1
-    scale, offset = (jnp.asarray(v.reshape(shape)) for v in (grid.scale, grid.offset))
-    lower, upper = (jnp.asarray(bound, jnp.float32) for bound in (grid.lower, grid.upper))
-    return np.asarray(quantize(jnp.asarray(constant), scale, offset, lower, upper))
+    scale, offset = (np.asarray(v, np.float32).reshape(shape) for v in (grid.scale, grid.offset))
+    steps = np.rint(constant.astype(np.float32, copy=False) / scale) + offset
+    return np.clip(steps, np.float32(grid.lower), np.float32(grid.upper))
 
 
 def half(x: Array) -> Array:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from jax import Array
 
-from jptq.engine.runner import Runner, SampleSet
+from jptq.engine.runner import Packed, Runner, SampleSet
 from jptq.engine.segments import Segmented, State
 from jptq.metrics import similarity
 from jptq.quant.assign import Assignment, Table, Thresholds
@@ -27,6 +27,8 @@ Progress = Callable[[int, int], None]
 """``progress(done, total)``."""
 
 SEGMENTS = 16
+"""Pieces that a network is cut into; a small one is not: whole forwards take less time than the
+compilation of its pieces."""
 
 
 def rank(
@@ -37,7 +39,7 @@ def rank(
     samples: SampleSet,
     *,
     metrics: Sequence[str],
-    segments: int = SEGMENTS,
+    segments: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> SensitivityTable:
     """Score every row and candidate over all samples.
@@ -49,7 +51,7 @@ def rank(
       rows: What to switch on, under which candidates, compared at which outputs.
       samples: S samples; memory does not depend on S.
       metrics: M names.
-      segments: Pieces that the program is cut into.
+      segments: Pieces that the program is cut into; `SEGMENTS`, or 1 if it is small, for None.
       progress: Called after every row.
 
     Returns:
@@ -58,23 +60,20 @@ def rank(
     started = time.perf_counter()
     plan = runner.program.plan
     assert plan is not None
-    pieces = runner.compilations.once(
-        ("segments", segments), lambda: Segmented(runner.program, segments, runner.compilations)
-    )
+    whole = runner.program.small and not plan.strict and bool(runner.program.inputs)
+    if segments is None:
+        segments = 1 if whole else SEGMENTS
+    sweep: _Sweep | _Whole = _Whole(runner) if segments == 1 and whole else _Sweep(runner, segments)
     tables = rows.tables(plan, thresholds, base)
     packed = [runner.pack(t).weights for t in tables]
-    work = sorted(
-        ((pieces.span(rows.indices(plan)[row]), row, q) for row, q in rows.pairs),
-        key=lambda item: (item[0][1], item[0][0], item[1], item[2]),
-    )
-    size = runner.batch_for(pieces.bytes_per_sample)
-    sweep = _Sweep(runner, pieces)
-    total = len(work) * -(-len(samples) // size)
+    pairs = [(row, q) for row, q in rows.pairs]
+    size = sweep.batch
+    total = len(pairs) * -(-len(samples) // size)
     done = 0
     shapes = runner.program.shapes
     means: dict[tuple[int, int], dict[str, similarity.Means]] = {}
     for feeds, count in runner.batches(samples, size):
-        for key, sums in sweep.run(feeds, work, rows, tables, packed):
+        for key, sums in sweep.run(feeds, pairs, rows, tables, packed):
             into = means.setdefault(key, {})
             for name, moments in sums.items():
                 if name not in into:
@@ -90,32 +89,88 @@ def rank(
         method="metric",
         samples=len(samples),
         seconds=time.perf_counter() - started,
-        cost={"runs": float(len(work))},
+        cost={"runs": float(len(pairs))},
         notes=broken_notes(rows, means),
     )
+
+
+def _only(
+    runner: Runner, calibrations: Sequence[int], on: Table, quantized: Mapping[str, Array]
+) -> tuple[dict[str, Array], Table]:
+    """Return the weights and the table that have some quantizers on and all others off."""
+    gate = np.zeros_like(np.asarray(on.gate))
+    gate[list(calibrations)] = np.asarray(on.gate)[list(calibrations)]
+    chosen = set(calibrations)
+    plain = runner.float_weights.weights
+    weights = {
+        key: (quantized if slot.calibration in chosen else plain)[key]
+        for key, slot in runner.program.slots.items()
+    }
+    return weights, dataclasses.replace(on, gate=gate)
+
+
+Sums = Iterator[tuple[tuple[int, int], dict[str, Array]]]
+"""``(row, candidate), {output: moments [S, 12 + 2 C]}`` of a batch."""
+
+
+class _Whole:
+    """One batch of samples through all rows, a forward of the whole network each.
+
+    The float outputs run through the same program with every quantizer off.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.batch = runner.batch
+
+    def run(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        pairs: Sequence[tuple[int, int]],
+        rows: Rows,
+        tables: Sequence[Table],
+        packed: Sequence[Mapping[str, Array]],
+    ) -> Sums:
+        """Yield what every row and candidate gives."""
+        runner, plan = self.runner, self.runner.program.plan
+        assert plan is not None
+        indices = rows.indices(plan)
+        want = runner.run(Packed(*_only(runner, (), tables[0], packed[0])), feeds)
+        for row, q in pairs:
+            only = _only(runner, indices[row], tables[q], packed[q])
+            outputs = runner.run(Packed(*only), feeds)
+            shown = [n for n in rows.outputs if n in rows.reached[row]]
+            yield (row, q), {n: similarity.compare(want[n], outputs[n]) for n in shown}
 
 
 class _Sweep:
     """One batch of samples through all rows."""
 
-    def __init__(self, runner: Runner, pieces: Segmented) -> None:
+    def __init__(self, runner: Runner, segments: int) -> None:
         self.runner = runner
-        self.pieces = pieces
+        self.pieces = runner.compilations.once(
+            ("segments", segments), lambda: Segmented(runner.program, segments, runner.compilations)
+        )
+        self.batch = runner.batch_for(self.pieces.bytes_per_sample)
 
     def run(
         self,
         feeds: Mapping[str, np.ndarray],
-        work: Sequence[tuple[tuple[int, int], int, int]],
+        pairs: Sequence[tuple[int, int]],
         rows: Rows,
         tables: Sequence[Table],
         packed: Sequence[Mapping[str, Array]],
-    ) -> Iterator[tuple[tuple[int, int], dict[str, Array]]]:
-        """Yield ``(row, candidate), {output: moments [S, 12 + 2 C]}``."""
+    ) -> Sums:
+        """Yield what every row and candidate gives."""
         floats = self.runner.float_weights
         prefixes = self.pieces.prefixes(floats, feeds)
         plan = self.runner.program.plan
         assert plan is not None
         indices = rows.indices(plan)
+        work = sorted(
+            ((self.pieces.span(indices[row]), row, q) for row, q in pairs),
+            key=lambda item: (item[0][1], item[0][0], item[1], item[2]),
+        )
         for stop, group in itertools.groupby(work, lambda item: self.pieces.stop(item[0][1])):
             want = self.pieces.run_rest(stop, floats, prefixes[stop])
             for (first, last), row, q in group:
@@ -136,15 +191,7 @@ class _Sweep:
         quantized: Mapping[str, Array],
     ) -> State:
         """Run the segments that hold a row's quantizers, all other quantizers off."""
-        gate = np.zeros_like(np.asarray(on.gate))
-        gate[list(calibrations)] = np.asarray(on.gate)[list(calibrations)]
-        table_on = dataclasses.replace(on, gate=gate)
-        chosen = set(calibrations)
-        plain = self.runner.float_weights.weights
-        weights = {
-            key: (quantized if slot.calibration in chosen else plain)[key]
-            for key, slot in self.runner.program.slots.items()
-        }
+        weights, table_on = _only(self.runner, calibrations, on, quantized)
         state = prefixes[first]
         for index in range(first, last + 1):
             state = self.pieces.run_quantized(index, weights, table_on, state)

@@ -32,7 +32,11 @@ class FirstSample:
         self, runner: Runner, sample: Mapping[str, np.ndarray], target: Target, config: Config
     ) -> None:
         self._runner = runner
-        self._feeds = {n: np.asarray(sample[n])[None] for n in runner.program.inputs}
+        # A small network repeats the sample: one program then serves all that follows as well.
+        count = runner.batch if runner.program.small else 1
+        self._feeds = {
+            n: np.repeat(np.asarray(sample[n])[None], count, axis=0) for n in runner.program.inputs
+        }
         self._target = target
         self._config = config
         self._float = runner.run(runner.float_weights, self._feeds)

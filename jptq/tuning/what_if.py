@@ -19,7 +19,8 @@ import numpy as np
 from jax import Array
 
 from jptq.engine import Packed, memory
-from jptq.engine.segments import Segmented, State, effort
+from jptq.engine.program import effort
+from jptq.engine.segments import Segmented, State
 from jptq.quant.assign import Table, table
 from jptq.quant.plan import Plan
 from jptq.results import Comparison, Evaluation

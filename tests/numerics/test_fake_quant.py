@@ -188,3 +188,15 @@ def test_a_constant_takes_the_grid_of_each_of_its_channels(axis: int) -> None:
     whole = np.clip(np.rint(constant / (np.float32(2) / np.float32(127))), -128, 127)
     one = affine(np.array([2.0], np.float32), INT8)
     np.testing.assert_array_equal(on_grid(constant, one, None), whole)
+
+
+@pytest.mark.parametrize("kind", [INT8, INT16])
+def test_constants_are_put_on_the_same_integers_as_tensors(kind: QType) -> None:
+    constant = np.random.default_rng(1).standard_normal((4, 4096)).astype(np.float32)
+    constant[0, :64] = np.arange(64, dtype=np.float32) / 2  # ties of a step of 1
+    thresholds = np.array([kind.upper, 0.7, 1e-3, 3.0], np.float32)
+    one = affine(thresholds, kind)
+    scale, offset = (jnp.asarray(v).reshape(-1, 1) for v in (one.scale, one.offset))
+    bounds = jnp.float32(one.lower), jnp.float32(one.upper)
+    want = jax.jit(quantize)(jnp.asarray(constant), scale, offset, *bounds)
+    np.testing.assert_array_equal(on_grid(constant, one, 0), np.asarray(want))
