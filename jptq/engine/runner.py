@@ -23,7 +23,8 @@ from jptq.engine.quantizing import TableQuantizer
 from jptq.errors import ModelError, ShapeError
 from jptq.ir.float32 import taken
 from jptq.ir.model import Model
-from jptq.quant.assign import Table
+from jptq.numerics.qtypes import FLOAT32
+from jptq.quant.assign import Table, table
 from jptq.quant.plan import Plan
 
 __all__ = ["Compilations", "Feeds", "Packed", "Runner", "SampleSet"]
@@ -240,7 +241,14 @@ class Runner:
     def float_weights(self) -> Packed:
         """The weights of the float model, packed once."""
         floats = {n: jnp.asarray(w) for n, w in self.floats.items()}
-        return Packed(self._prepare_float({**self.weights, **floats}), None)
+        return self._packed({**self.weights, **floats})
+
+    def _packed(self, weights: Mapping[str, Array]) -> Packed:
+        """Pack weights as they are: with quantizers off, where there are any, by one program."""
+        if self.plan is None:
+            return Packed(self._prepare_float(weights), None)
+        off = table(self.plan, {}, {one.name: FLOAT32.name for one in self.plan.calibrations})
+        return Packed(self._prepare(weights, jax.tree.map(jnp.asarray, off)), None)
 
     def pack(self, table: Table | None, changed: Mapping[str, np.ndarray] | None = None) -> Packed:
         """Quantize and pack the weights under a table; the float weights for None.
@@ -255,7 +263,7 @@ class Runner:
         new = self._replacements(changed)
         weights = {**self.weights, **{n: jnp.asarray(w) for n, w in new.items()}}
         if table is None:
-            return Packed(self._prepare_float(weights), None) if changed else self.float_weights
+            return self._packed(weights) if changed else self.float_weights
         device = jax.tree.map(jnp.asarray, table)
         return Packed(self._prepare(weights, device), device)
 
