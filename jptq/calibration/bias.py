@@ -132,9 +132,10 @@ def correct(
         progress(done, len(nodes))
         reference, output = floating(node.outputs[0]), run(found, node.outputs[0])
         axes = tuple(i for i in range(output.ndim) if i != _CHANNELS + 1)
-        error = (reference.astype(np.float64) - output).mean(axis=axes).astype(np.float32)
+        lost = reference.astype(np.float64) - output
         shape = [1] * output.ndim
-        shape[_CHANNELS + 1] = error.size
+        shape[_CHANNELS + 1] = channels = output.shape[_CHANNELS + 1]
+        error = (lost.sum(axis=axes) * (channels / max(lost.size, 1))).astype(np.float32)
         before = compare(reference, output)
         after = compare(reference, output + error.reshape(shape))
         kept = goodness(after, metric) > goodness(before, metric)

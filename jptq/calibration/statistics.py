@@ -101,7 +101,10 @@ def _measure(x: Any, channel_axis: int | None, xp: ModuleType) -> Measured:
     channels = None
     if channel_axis is not None:
         others = tuple(i for i in range(x.ndim) if i != channel_axis + 1)
-        channels = xp.max(magnitude, axis=others)
+        channels = xp.max(magnitude, axis=others, initial=0)
+    if x.size == 0:  # a tensor without elements counts as zero
+        nothing = xp.zeros((), np.float32)
+        return Measured(nothing, nothing, nothing, channels)
     # XLA:CPU may lose a NaN in a minimum or maximum.
     marker = xp.where(xp.isnan(x).any(), np.float32(np.nan), np.float32(0))
     return Measured(xp.min(x) + marker, xp.max(x) + marker, xp.max(magnitude[0]), channels)

@@ -208,7 +208,10 @@ class _Picked:
 def _spread(name: str, tensor: str, values: np.ndarray, axis: int, samples: int) -> Channels:
     """Return the spread of ``[S, *shape]`` along an axis of the shape."""
     axis %= values.ndim - 1
-    rows = np.moveaxis(values, axis + 1, 0).reshape(values.shape[axis + 1], -1).astype(np.float64)
+    channels = values.shape[axis + 1]
+    rows = np.moveaxis(values, axis + 1, 0).reshape(channels, values.size // max(channels, 1))
+    # A channel without elements counts as zero.
+    rows = rows.astype(np.float64) if rows.shape[1] else np.zeros((channels, 1))
     return Channels(
         name=name,
         tensor=tensor,

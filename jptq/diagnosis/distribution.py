@@ -198,8 +198,8 @@ def output_distributions_of(
             before=seen[tensor][0].histogram(),
             after=seen[tensor][1].histogram(),
             error=seen[tensor][2].histogram(),
-            mean_error=float(sums[tensor][1] / sums[tensor][0]),
-            rms_error=float(np.sqrt(sums[tensor][2] / sums[tensor][0])),
+            mean_error=float(sums[tensor][1] / max(sums[tensor][0], 1)),
+            rms_error=float(np.sqrt(sums[tensor][2] / max(sums[tensor][0], 1))),
             samples=len(samples),
             limits=_limits_of(walk.plan, quantized, tensor),
         )

@@ -121,6 +121,8 @@ class _Running:
 
     def measure(self, values: np.ndarray) -> None:
         """Take in ``[S, *shape]`` for the range, the sums and the grid."""
+        if not values.size:  # it is the same for every sample: the tensor counts as zero
+            self.low = self.high = 0.0
         self.low = min(self.low, float(values.min(initial=math.inf)))
         self.high = max(self.high, float(values.max(initial=-math.inf)))
         self.size += values.size
@@ -142,6 +144,7 @@ class _Running:
         mean = total / max(self.size, 1)
         edges = np.linspace(self.low, self.high, _CELLS + 1)
         reached = np.concatenate([[0], np.cumsum(self.cells)]) / max(self.size, 1)
+        reached[-1] = 1.0  # of a tensor without elements, too
         return TensorStatistics(
             calibration=self.calibration.name,
             tensor=self.calibration.tensor,

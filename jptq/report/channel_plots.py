@@ -68,6 +68,9 @@ def _boxes(axes: Axes, channels: Channels) -> None:
             zip(channels.quartiles.tolist(), channels.mean.tolist(), strict=True)
         )
     ]
+    if not boxes:
+        axes.text(0.5, 0.5, "no channels", transform=axes.transAxes, ha="center")
+        return
     axes.bxp(
         boxes,
         positions=range(len(boxes)),

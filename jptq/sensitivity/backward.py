@@ -58,12 +58,12 @@ class Backward:
 
     def given(self, samples: SampleSet, read: Readings) -> np.ndarray:
         """Return the change ``float[S, R, Q, K]`` of every reading by every gate."""
-        vectors = min(ROUND, read.count)
+        vectors = max(1, min(ROUND, read.count))
         at_once, together = self._room(vectors)
         program = self._program(
             ("given", vectors, together), lambda: _given(self._point, together=together)
         )
-        rounds = -(-read.count // vectors)
+        rounds = max(1, -(-read.count // vectors))  # without elements there is one of zeros
         found = []
         for number in range(rounds):
             which = range(number * vectors, (number + 1) * vectors)

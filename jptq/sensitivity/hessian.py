@@ -183,7 +183,8 @@ def _squared_errors(gates: Gates) -> Callable[..., Array]:
 
         def quantizer(index: int, x: Array, axis: int | None) -> Array:
             nonlocal found
-            found = found.at[index].set(jnp.mean(jnp.square(direction(0, index, x, axis))))
+            error = jnp.square(direction(0, index, x, axis))
+            found = found.at[index].set(jnp.sum(error) / max(error.size, 1))
             return x
 
         gates.program.run(packed, quantizer, {n: feeds[n] for n in gates.program.inputs})
@@ -205,5 +206,5 @@ def _weight_errors(runner: Runner, tables: Sequence[Table]) -> np.ndarray:
                 difference = np.asarray(packed[key], np.float64) - np.asarray(
                     plain[key], np.float64
                 )
-                out[q, slot.calibration] = float(np.mean(difference**2))
+                out[q, slot.calibration] = np.sum(difference**2) / max(difference.size, 1)
     return out

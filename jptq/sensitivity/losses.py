@@ -23,13 +23,13 @@ def output_error(floats: Mapping[str, Array]) -> Loss:
         errors = [
             jnp.mean(jnp.square(outputs[n] - floats[n]))
             for n in outputs
-            if jnp.issubdtype(outputs[n].dtype, jnp.floating)
+            if jnp.issubdtype(outputs[n].dtype, jnp.floating) and outputs[n].size
         ]
         if not errors:
             raise ConfigError(
                 "no output that is compared has a derivative",
                 where=", ".join(outputs),
-                why="all of them are integers",
+                why="all of them are integers, or have no elements",
                 hint="cut the network before them (--output_node), or rank with --method=metric",
             )
         return sum(errors[1:], errors[0]) / len(errors)

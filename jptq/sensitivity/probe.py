@@ -230,7 +230,8 @@ def _known(
     """Return the scores ``[N, Q, M]`` of effects that are known, not sampled."""
     averaged = rows.averaged[:, None]
     shown = [name for name in rows.outputs if name in program.outputs]
-    sizes = np.asarray([math.prod(program.shapes[n]) for n in shown])[None, :, None, None]
+    sizes = np.asarray([max(math.prod(program.shapes[n]), 1) for n in shown])
+    sizes = sizes[None, :, None, None]
     power = np.where(powers > 0, powers, 1.0)[..., None, None]
     score = np.full((len(rows.names), len(rows.candidates), len(metrics)), np.nan)
     for m, name in enumerate(metrics):

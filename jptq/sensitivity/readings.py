@@ -93,7 +93,7 @@ class Elements:
     def effects(self, changes: np.ndarray) -> Effects:
         """Add up squares and products: the readings are the change itself."""
         parts = np.split(changes, self._ends, axis=1)
-        values = [y.reshape(len(y), -1, 1, 1) for y in self._outputs.values()]
+        values = [y.reshape(len(y), math.prod(y.shape[1:]), 1, 1) for y in self._outputs.values()]
         return Effects(
             squares=np.stack([(e * e).sum(1) for e in parts], axis=1),
             along=np.stack([(y * e).sum(1) for y, e in zip(values, parts, strict=True)], axis=1),

@@ -88,3 +88,14 @@ def test_channels_are_kept_apart() -> None:
     found = statistics.update(statistics.init(), statistics.measure(x, 1))
     np.testing.assert_array_equal(found.channels, [4, 3])
     assert isinstance(gathered(x).histograms[1024], Histogram)
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 3), (2, 3, 0)])
+def test_a_tensor_without_elements_counts_as_zero(shape: tuple[int, ...]) -> None:
+    x = np.zeros(shape, np.float32)
+    known = gathered(x)
+    assert (known.low, known.high, known.largest) == (0.0, 0.0, 0.0)
+    assert known.histograms[1024].counts.sum() == 0
+    channels = statistics.measure(x, 0).channels
+    assert channels is not None
+    np.testing.assert_array_equal(channels, np.zeros(shape[1]))
