@@ -16,6 +16,7 @@ from jptq.errors import ModelError
 from jptq.ir import edit, verify
 from jptq.ir.convert import freeze
 from jptq.ir.model import HORIZON, Model
+from jptq.ir.type_check import check_types
 
 RENAMED = "renamed_nodes"
 """Metadata of a model: see `renamed`."""
@@ -40,7 +41,8 @@ def load(path: Path | str) -> Model:
       The graph in topological order. Initializers that the file also lists as inputs are none.
 
     Raises:
-      ModelError: The file is absent, damaged, not ONNX, or reaches out of its folder.
+      ModelError: The file is absent, damaged, not ONNX, or reaches out of its folder; or the
+        operands of a node have types that its operator does not take.
     """
     path = Path(path)
     return _from_bytes(_read(path), path)
@@ -77,7 +79,9 @@ def _from_bytes(content: bytes, path: Path) -> Model:
     if changed:
         entry = json.dumps(changed, sort_keys=True)
         frozen = dataclasses.replace(frozen, metadata={**frozen.metadata, RENAMED: entry})
-    return edit.with_nodes(frozen, frozen.nodes, where=str(path))
+    ordered = edit.with_nodes(frozen, frozen.nodes, where=str(path))
+    check_types(ordered, where=str(path))
+    return ordered
 
 
 def _read(path: Path) -> bytes:

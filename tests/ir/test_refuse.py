@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from jptq.errors import ModelError
@@ -32,8 +33,11 @@ def test_quantizers_are_counted_and_named() -> None:
 @pytest.mark.parametrize("op", ["ConvInteger", "MatMulInteger", "QLinearConv", "QLinearAdd"])
 def test_integer_operators_are_refused(op: str) -> None:
     g = Graph()
-    g.input("x", (2, 3))
-    g.output(g.add(op, "x", "x"))
+    g.input("x", (2, 3), onnx.TensorProto.UINT8)
+    domain = "com.microsoft" if op == "QLinearAdd" else ""
+    scale = g.constant(0.1)
+    scales = [scale, "x"] if op.startswith("QLinear") else []
+    g.output(g.add(op, "x", *scales, "x", *scales, *scales, domain=domain), dtype=0)
     with pytest.raises(ModelError, match=f"1 nodes \\(1 {op}\\)"):
         refuse_quantized(loaded(g.proto()))
 
