@@ -11,6 +11,7 @@ import onnx_ir as ir
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from jptq.errors import ModelError
+from jptq.ir import functions
 from jptq.ir.model import Model
 
 _TYPED_FIELDS = {
@@ -30,6 +31,8 @@ _COMPLEX = {ir.DataType.COMPLEX64, ir.DataType.COMPLEX128}
 def check(proto: onnx.ModelProto, path: Path) -> None:
     """Refuse a file whose tensors lie about their size or reach out of its folder.
 
+    Nor may its functions call themselves or expand without measure.
+
     Args:
       proto: The parsed file, nothing of its external data loaded.
       path: Where it came from; external data must lie in the same folder or below.
@@ -38,6 +41,7 @@ def check(proto: onnx.ModelProto, path: Path) -> None:
       ModelError: Names the file and the first tensor at fault.
     """
     _check_text(proto, path)
+    functions.check_calls(proto, path)
     for tensor in _tensors(proto):
         where = f"tensor {tensor.name!r} in {path}"
         n_bytes = _declared_bytes(tensor, where)
