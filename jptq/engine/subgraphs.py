@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -57,11 +57,12 @@ def bind(
     Returns:
       A function of the node's inputs followed by the captured tensors.
     """
+    lowered: dict[str, dict[Hashable, Program]] = {name: {} for name in bodies}
 
     def call(*operands: Any) -> Any:
         scope = dict(zip(captured, operands[n_inputs:], strict=True))
         callables = {
-            name: functools.partial(_run, body, scope, outer, lower)
+            name: functools.partial(_run, body, scope, outer, lower, lowered[name])
             for name, body in bodies.items()
         }
         return jax.tree.map(_array, function(*operands[:n_inputs], **callables))
@@ -97,25 +98,46 @@ def needed(error: BaseException | None) -> frozenset[str]:
 
 
 def _run(
-    body: Model, scope: Mapping[str, Any], outer: Model, lower: Lower, *values: Any
+    body: Model,
+    scope: Mapping[str, Any],
+    outer: Model,
+    lower: Lower,
+    lowered: dict[Hashable, Program],
+    *values: Any,
 ) -> tuple[Any, ...]:
     given = dict(zip(body.input_names, values, strict=True))
     given |= {n: v for n, v in scope.items() if n in body.captured}
     # What is known here stays known inside: shapes and the end of a loop may depend on it.
     known = {n: v for n, v in given.items() if isinstance(v, np.ndarray)}
     traced = {n: v for n, v in given.items() if n not in known}
-    whole = dataclasses.replace(
-        body,
-        inputs=tuple(Tensor(name=n, dtype=None, shape=None) for n in traced),
-        initializers={**body.initializers, **known},
-        opsets=outer.opsets,
-    )
     example = jax.tree.map(
         lambda v: jax.ShapeDtypeStruct(np.shape(v), jax.numpy.result_type(v)), traced
     )
     wide = jax.dtypes.canonicalize_dtype(np.int64) == np.int64
-    program = lower(whole, example, wide=wide)
+    # A body is called to learn its shapes and called again to run. Lowering it each time would
+    # double the work with every body inside it.
+    leaves, tree = jax.tree.flatten(example)
+    key = (
+        wide,
+        tree,
+        tuple((spec.shape, spec.dtype) for spec in leaves),
+        tuple((n, v.shape, v.dtype, _content(v)) for n, v in known.items()),
+    )
+    inputs = tuple(Tensor(name=n, dtype=None, shape=None) for n in traced)
+    if key not in lowered:
+        whole = dataclasses.replace(
+            body,
+            inputs=inputs,
+            initializers={**body.initializers, **known},
+            opsets=outer.opsets,
+        )
+        lowered[key] = lower(whole, example, wide=wide)
+    program = lowered[key]
     packed = program.prepare({n: jax.numpy.asarray(w) for n, w in program.weights.items()}, None)
-    fed, _ = nesting.flat_feeds(whole.inputs, jax.tree.map(jax.numpy.asarray, traced))
+    fed, _ = nesting.flat_feeds(inputs, jax.tree.map(jax.numpy.asarray, traced))
     found = {**program.run(packed, None, fed), **program.constants}
     return tuple(nesting.put_together(name, program.nests, found) for name in body.output_names)
+
+
+def _content(value: np.ndarray) -> Hashable:
+    return tuple(value.ravel().tolist()) if value.dtype == np.object_ else value.tobytes()

@@ -161,9 +161,8 @@ def extract(model: Model, outputs: Sequence[str]) -> Model:
 
 def unique_name(model: Model, wanted: str) -> str:
     """Return `wanted`, or with a suffix the first name that no node and no tensor has."""
-    taken = {*model.input_names, *model.initializers, *model.producers, *model.by_name}
     name, suffix = wanted, 0
-    while name in taken:
+    while name in model.names:
         suffix += 1
         name = f"{wanted}_{suffix}"
     return name

@@ -125,6 +125,11 @@ class Model:
         return {node.name: node for node in self.nodes}
 
     @cached_property
+    def names(self) -> frozenset[str]:
+        """Every name that a node or a tensor has."""
+        return frozenset((*self.input_names, *self.initializers, *self.producers, *self.by_name))
+
+    @cached_property
     def captured(self) -> tuple[str, ...]:
         """Tensors that a subgraph takes from the graph around it; none for a whole model."""
         inside = {*self.input_names, *self.initializers, *self.producers}

@@ -57,6 +57,16 @@ class Traffic:
         self._plan = plan
         self._shapes = _complete(self._model, structure, shapes)
         self._ends = {*self._model.input_names, *self._model.output_names}
+        self._copies: dict[str, list[Node]] = {}
+        for node in self._model.nodes:
+            if node.is_calibration:
+                self._copies.setdefault(node.inputs[0], []).append(node)
+        self._above: dict[str, str | None] = {}
+        for node in self._model.nodes:
+            self._above |= {tensor: self._seen_above(tensor, node) for tensor in node.outputs}
+        self._below: dict[str, str | None] = {}
+        for node in reversed(self._model.nodes):
+            self._below |= {tensor: self._seen_below(tensor) for tensor in node.outputs}
 
     def shape(self, tensor: str) -> Shape:
         """Return a tensor's shape; ``()`` for an absent one."""
@@ -104,14 +114,16 @@ class Traffic:
 
     def holder(self, tensor: str) -> str | None:
         """Return the quantizer in whose type a tensor is stored, if any."""
-        return self._above(tensor) or self._below(tensor)
+        above = self._above[tensor] if tensor in self._above else self._reader(tensor)
+        if above is not None:
+            return above
+        return self._below[tensor] if tensor in self._below else self._seen_below(tensor)
 
     def _stream(self, tensor: str, role: str, calibration: str | None) -> Stream:
         origin = self._model.producers.get(tensor)
         source = origin.inputs[0] if origin is not None and origin.is_calibration else tensor
         constant = source in self._model.initializers
-        users = self._model.consumers.get(tensor, ())
-        copies = [node.outputs[0] for node, _ in users if node.is_calibration]
+        copies = [node.outputs[0] for node in self._copies.get(tensor, ())]
         return Stream(
             tensor=source,
             elements=math.prod(self._shapes[tensor]),
@@ -120,34 +132,32 @@ class Traffic:
             resident=not (constant or self._ends & {tensor, source, *copies}),
         )
 
-    def _above(self, tensor: str) -> str | None:
-        """Look at the quantizers at a tensor, then up through views."""
-        while (producer := self._model.producers.get(tensor)) is not None:
-            if producer.is_calibration:
-                return producer.name
-            direct = self._reader(tensor)
-            traits = self.structure.traits(producer)
-            if direct is not None or not _keeps_values(traits):
-                return direct
-            tensor = producer.inputs[traits.through]
-        return self._reader(tensor)
+    def _seen_above(self, tensor: str, producer: Node) -> str | None:
+        """Look at the quantizers at a tensor, then up through views, which come first."""
+        if producer.is_calibration:
+            return producer.name
+        direct = self._reader(tensor)
+        traits = self.structure.traits(producer)
+        if direct is not None or not _keeps_values(traits):
+            return direct
+        source = producer.inputs[traits.through]
+        return self._above[source] if source in self._above else self._reader(source)
 
-    def _below(self, tensor: str) -> str | None:
-        """Look at the quantizers at a tensor, then down through views."""
+    def _seen_below(self, tensor: str) -> str | None:
+        """Look at the quantizers at a tensor, then down through views, which come first."""
         direct = self._reader(tensor)
         if direct is not None:
             return direct
         for node, index in self._model.consumers.get(tensor, ()):
             traits = self.structure.traits(node)
             if _keeps_values(traits) and (traits.joins or index == traits.through):
-                found = self._below(node.outputs[0])
+                found = self._below[node.outputs[0]]
                 if found is not None:
                     return found
         return None
 
     def _reader(self, tensor: str) -> str | None:
-        users = self._model.consumers.get(tensor, ())
-        return next((node.name for node, _ in users if node.is_calibration), None)
+        return next((node.name for node in self._copies.get(tensor, ())), None)
 
 
 def _keeps_values(traits: Traits) -> bool:

@@ -8,6 +8,7 @@ has no reverse derivative and no static shape, and is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -28,6 +29,14 @@ _DECIDE = "make the condition of If constant, or what it hangs on (--input_value
 
 _MOST_UNROLLED = 16
 """Trips that are unrolled: bodies may then use the trip number in shapes, and XLA fuses them."""
+
+_MOST_COPIES = 4096
+"""Of a body, the unrolled loops around it counted in. Each is traced and compiled anew."""
+
+_MOST_TRIPS = 2**24
+"""Of a loop that runs as one traced body."""
+
+_copies: ContextVar[int] = ContextVar("copies of the body that is being traced", default=1)
 
 
 _MOST_WITH_SEQUENCES = 256
@@ -60,11 +69,21 @@ def if_(cond: Array | np.ndarray, *, else_branch: Subgraph, then_branch: Subgrap
     if known is not None:
         return tuple(then_branch() if known.item() else else_branch())
 
+    found: list[Arrays] = []
+
     def arrays(branch: Subgraph) -> Callable[[], Arrays]:
-        return lambda: _arrays(branch())
+        def run() -> Arrays:
+            results = _arrays(branch())
+            found.append(
+                jax.tree.map(lambda result: f"{result.dtype}{list(result.shape)}", results)
+            )
+            return results
+
+        return run
 
     try:
-        shapes = [jax.eval_shape(arrays(branch)) for branch in (then_branch, else_branch)]
+        # Each branch is traced once: what is done twice here is done 2**depth times in all.
+        chosen: Arrays = lax.cond(jnp.reshape(cond, ()), arrays(then_branch), arrays(else_branch))
     except ModelError as error:
         raise type(error)(
             error.what,
@@ -72,13 +91,15 @@ def if_(cond: Array | np.ndarray, *, else_branch: Subgraph, then_branch: Subgrap
             why=error.why,
             hint=error.hint or f"{_DECIDE}: then only the branch that is taken has to fit",
         ) from error
-    if shapes[0] != shapes[1]:
+    except TypeError as error:
+        if len(found) < 2 or found[0] == found[1]:
+            raise
+        then, otherwise = (", ".join(map(str, one)) for one in found)
         raise ShapeError(
             "If with branches of different shapes",
-            why=f"its condition is only known when running; {shapes[0]} against {shapes[1]}",
+            why=f"its condition is only known when running; {then} against {otherwise}",
             hint=f"{_DECIDE}, or fix the shapes it depends on",
-        )
-    chosen: Arrays = lax.cond(jnp.reshape(cond, ()), arrays(then_branch), arrays(else_branch))
+        ) from error
     return chosen
 
 
@@ -123,8 +144,10 @@ def loop(
     """
     going = cond is None or bool(np.asarray(cond).item())
     trips = None if m is None else int(np.asarray(m).item())
+    around = _copies.get()
     nested = any(value is None or isinstance(value, tuple) for value in v_initial)
-    if going and trips is not None and trips > _MOST_UNROLLED and not nested:
+    most = min(_MOST_UNROLLED, _MOST_COPIES // around)
+    if going and trips is not None and trips > most and not nested:
         return _scanned_loop(trips, v_initial, body)
     if going and trips is not None and trips > _MOST_WITH_SEQUENCES:
         raise ShapeError(
@@ -133,12 +156,22 @@ def loop(
         )
     carried, collected = tuple(v_initial), list[Arrays]()
     trip = 0
-    while going and (trips is None or trip < trips):
-        again, *values = body(np.asarray(trip, np.int64), np.asarray(True), *carried)
-        carried = tuple(values[: len(carried)])
-        collected.append(tuple(values[len(carried) :]))
-        going = _continues(again)
-        trip += 1
+    token = _copies.set(around * (trips or 1))
+    try:
+        while going and (trips is None or trip < trips):
+            if trip * around >= _MOST_COPIES:
+                raise StaticInputError(
+                    f"Loop that has not ended after {trip} trips",
+                    why="it has no trip count, and its condition stays true",
+                    hint="export the network with a constant trip count",
+                )
+            again, *values = body(np.asarray(trip, np.int64), np.asarray(True), *carried)
+            carried = tuple(values[: len(carried)])
+            collected.append(tuple(values[len(carried) :]))
+            going = _continues(again)
+            trip += 1
+    finally:
+        _copies.reset(token)
     if not collected:
         return _without_trips(v_initial, body)
     return (*carried, *(jnp.stack(column) for column in zip(*collected, strict=True)))
@@ -155,6 +188,13 @@ def _without_trips(v_initial: Arrays, body: Subgraph) -> Arrays:
 
 def _scanned_loop(trips: int, v_initial: Arrays, body: Subgraph) -> Arrays:
     """Run a long loop as one traced body."""
+    if trips > _MOST_TRIPS:
+        raise StaticInputError(
+            f"Loop of {trips} trips",
+            why=f"{_MOST_TRIPS} are the most that run within a sample",
+            hint="a trip count like this means that the condition ends the loop: export the "
+            "network with a constant trip count",
+        )
 
     def step(carried: Arrays, trip: Array) -> tuple[Arrays, Arrays]:
         again, *values = body(trip, np.asarray(True), *carried)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -50,6 +50,9 @@ class Structure:
     operators: Mapping[str, Op]
     inner: frozenset[str] = frozenset()
     totals: frozenset[str] = frozenset()
+    _origins: dict[str, str] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _sources: dict[str, str] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _shown: dict[str, str] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def traits(self, node: Node) -> Traits:
         """Return the traits of a node that is not a quantizer."""
@@ -61,14 +64,12 @@ class Structure:
         Walks up through operators that only move or repeat values on one grid (hmct-spec 5), but
         not into a fused unit.
         """
-        while (node := self.model.producers.get(tensor)) is not None:
-            if node.is_calibration or not self.traits(node).look_through:
-                break
-            source = node.inputs[self.traits(node).through]
-            if source in self.inner:
-                break
-            tensor = source
-        return tensor
+
+        def above(node: Node) -> str | None:
+            shown = self._looked_through(node)
+            return None if shown in self.inner else shown
+
+        return self._followed(tensor, above, self._origins)
 
     def source(self, tensor: str) -> Node | None:
         """Return the node that computed the values of a tensor, through views and fused units.
@@ -77,30 +78,53 @@ class Structure:
           A computing node, or a view that joins several tensors; None for a graph input and a
           constant.
         """
-        while (node := self.model.producers.get(tensor)) is not None:
+
+        def above(node: Node) -> str | None:
             fused = next((name for name in node.inputs if name in self.inner), None)
             if fused is not None:
-                tensor = fused
-            elif node.is_calibration:
-                tensor = node.inputs[0]
-            elif self.traits(node).kind in (Kind.VIEW, Kind.FUSABLE):
-                if self.traits(node).joins:
-                    return node
-                tensor = node.inputs[self.traits(node).through]
-            else:
-                return node
-        return None
+                return fused
+            if node.is_calibration:
+                return node.inputs[0]
+            traits = self.traits(node)
+            if traits.kind not in (Kind.VIEW, Kind.FUSABLE) or traits.joins:
+                return None
+            return node.inputs[traits.through]
+
+        return self.model.producers.get(self._followed(tensor, above, self._sources))
 
     def calibration(self, node: Node, index: int) -> Node | None:
         """Return the quantizer that a node's input shows, looking through views (hmct-spec 1.5)."""
-        tensor = node.inputs[index]
-        while (producer := self.model.producers.get(tensor)) is not None:
-            if producer.is_calibration:
-                return producer
-            if not self.traits(producer).look_through:
-                return None
-            tensor = producer.inputs[self.traits(producer).through]
-        return None
+        end = self._followed(node.inputs[index], self._looked_through, self._shown)
+        producer = self.model.producers.get(end)
+        return producer if producer is not None and producer.is_calibration else None
+
+    def _looked_through(self, node: Node) -> str | None:
+        """Return the tensor that a node passes on; None if it is a quantizer or computes."""
+        if node.is_calibration or not self.traits(node).look_through:
+            return None
+        return node.inputs[self.traits(node).through]
+
+    def _followed(
+        self, tensor: str, above: Callable[[Node], str | None], known: dict[str, str]
+    ) -> str:
+        """Return where a walk up from a tensor ends.
+
+        Args:
+          tensor: Begins it.
+          above: The next tensor above the node that wrote one; None ends the walk.
+          known: Ends that are known; those of this walk are added.
+        """
+        path = []
+        while tensor not in known:
+            node = self.model.producers.get(tensor)
+            following = None if node is None else above(node)
+            if following is None:
+                break
+            path.append(tensor)
+            tensor = following
+        end = known.get(tensor, tensor)
+        known.update(dict.fromkeys(path, end))
+        return end
 
     def reads_feature(self, node: Node, index: int) -> bool:
         """Tell whether a computing node reads input ``index`` as numbers that may be quantized."""

@@ -122,3 +122,37 @@ def test_scan_of_opset_8_has_a_batch_in_front() -> None:
     x = jnp.asarray(np.arange(6.0, dtype=np.float32).reshape(2, 3))
     (last,) = control_flow.scan_8(None, jnp.zeros(2), x, body=body, num_scan_inputs=1)
     np.testing.assert_array_equal(np.asarray(last), np.asarray(x).sum(axis=1))
+
+
+def test_a_loop_that_never_ends_is_refused() -> None:
+    def body(trip: Any, going: Any, x: jax.Array) -> tuple[Any, ...]:
+        return np.array(True), x
+
+    with pytest.raises(StaticInputError, match="has not ended after 4096 trips"):
+        control_flow.loop(None, np.array(True), jnp.zeros(()), body=body)
+
+
+def test_a_loop_of_too_many_trips_is_refused() -> None:
+    def body(trip: Any, going: Any, x: jax.Array) -> tuple[Any, ...]:
+        return going, x
+
+    with pytest.raises(StaticInputError, match=f"Loop of {2**40} trips"):
+        control_flow.loop(_trips(2**40), None, jnp.zeros(()), body=body)
+
+
+def test_loops_inside_loops_run_every_trip() -> None:
+    calls = 0
+
+    def nested(depth: int) -> Any:
+        def body(trip: Any, going: Any, x: jax.Array) -> tuple[Any, ...]:
+            nonlocal calls
+            calls += 1
+            if not depth:
+                return going, x + 1.0
+            return going, control_flow.loop(_trips(16), None, x, body=nested(depth - 1))[0]
+
+        return body
+
+    x = jax.jit(lambda x: control_flow.loop(_trips(16), None, x, body=nested(1))[0])(jnp.zeros(()))
+    assert float(x) == 16**2
+    assert calls == 16 + 16**2

@@ -10,6 +10,7 @@ from jptq.ir.passes import graph as edits
 def run(model: ir.Model) -> bool:
     """Move the taken branch of every decided `If` of the main graph into that graph."""
     changed = False
+    node_names = {node.name or "" for node in model.graph}
     for node in tuple(model.graph):
         condition = edits.constant(node.inputs[0]) if node.op_type == "If" else None
         if node.domain != "" or condition is None or condition.size != 1:
@@ -18,7 +19,7 @@ def run(model: ir.Model) -> bool:
         for attribute in node.attributes.values():
             if attribute.name != taken:
                 _forget(attribute.as_graph())
-        _inline(model.graph, node, node.attributes[taken].as_graph())
+        _inline(model.graph, node, node.attributes[taken].as_graph(), node_names)
         changed = True
     return changed
 
@@ -30,15 +31,16 @@ def _forget(branch: ir.Graph) -> None:
             node.replace_input_with(index, None)
 
 
-def _inline(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
+def _inline(graph: ir.Graph, node: ir.Node, branch: ir.Graph, node_names: set[str]) -> None:
+    """Put a branch in the place of a node; `node_names` holds those of the graph and is kept."""
     results = tuple(branch.outputs)
     branch.outputs.clear()
     nodes = tuple(branch)
     branch.remove(nodes)
     constants = tuple(branch.initializers.values())
     branch.initializers.clear()
-    tensor_names = set(ir.convenience.create_value_mapping(graph))
-    node_names = {other.name or "" for other in graph if other is not node}
+    tensor_names = edits.tensor_names(graph)
+    node_names.discard(node.name or "")
     for value in (*constants, *(output for inside in nodes for output in inside.outputs)):
         if value.name:
             value.name = edits.free_name(value.name, tensor_names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +14,8 @@ from jptq.ir.convert import to_array
 AttributeValue = int | float | str | Sequence[int] | Sequence[float]
 
 _logger = logging.getLogger(__name__)
+
+_names: WeakKeyDictionary[ir.Graph, set[str]] = WeakKeyDictionary()
 
 
 def producer(value: ir.Value | None, *ops: str) -> ir.Node | None:
@@ -83,7 +86,9 @@ def ints(node: ir.Node, name: str) -> tuple[int, ...] | None:
 
 def add_initializer(graph: ir.Graph, wanted: str, array: np.ndarray) -> ir.Value:
     """Add a constant under a name that nothing in the graph has yet."""
-    name = free_name(wanted, ir.convenience.create_value_mapping(graph))
+    taken = tensor_names(graph)
+    name = free_name(wanted, taken)
+    taken.add(name)
     value = ir.Value(
         name=name,
         shape=ir.Shape(array.shape),
@@ -92,6 +97,17 @@ def add_initializer(graph: ir.Graph, wanted: str, array: np.ndarray) -> ir.Value
     )
     graph.register_initializer(value)
     return value
+
+
+def tensor_names(graph: ir.Graph) -> set[str]:
+    """Return the names that tensors of a graph have, or had; whoever makes a tensor adds its own.
+
+    They are collected once: doing so for every constant that is added takes as long as the square
+    of the nodes.
+    """
+    if graph not in _names:
+        _names[graph] = set(ir.convenience.create_value_mapping(graph))
+    return _names[graph]
 
 
 def free_name(wanted: str, taken: Container[str]) -> str:
