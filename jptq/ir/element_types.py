@@ -31,6 +31,7 @@ _DEFAULTS: Final = {
     **dict.fromkeys(("BlackmanWindow", "HammingWindow", "HannWindow"), "tensor(float)"),
     "MelWeightMatrix": "tensor(float)",
     "Multinomial": "tensor(int32)",
+    "SequenceEmpty": "seq(tensor(float))",
 }
 """Of operators whose inputs say nothing, where no attribute does."""
 
@@ -43,8 +44,14 @@ _VALUE_KEYS: Final = {
     "value_string": "tensor(string)",
     "value_strings": "tensor(string)",
 }
+_EMPTY: Final = ("SequenceEmpty",)
 _LIKE_THE_INPUT: Final = ("Bernoulli", "EyeLike", "RandomNormalLike", "RandomUniformLike")
-_WRAPPING: Final = {"SequenceConstruct": "seq", "SplitToSequence": "seq", "Optional": "optional"}
+_WRAPPING: Final = {
+    "SequenceMap": "seq",
+    "SequenceConstruct": "seq",
+    "SplitToSequence": "seq",
+    "Optional": "optional",
+}
 _UNWRAPPING: Final = {
     "SequenceAt": "seq",
     "ConcatFromSequence": "seq",
@@ -116,14 +123,21 @@ def written(dtype: np.dtype) -> str:
 
 def passed_on(graph: Model, node: Node, inputs: Sequence[Type]) -> list[Type]:
     """Return the types that a node of a graph calls its body with."""
-    if node.op == "Loop":
-        return [_INT64, "tensor(bool)", *inputs[2:]]
-    if node.op == "Scan":
-        # Up to opset 8 the lengths of the sequences come first; no body sees them.
-        return list(inputs if graph.opset("") > 8 else inputs[1:])
-    if node.op == "SequenceMap":
-        return [_inside(type_, "seq") or type_ for type_ in inputs]
-    return []
+    known = _CALLS.get(node.op)
+    return [] if known is None else known(inputs, graph.opset(""))
+
+
+def _scanned(inputs: Sequence[Type], opset: int) -> list[Type]:
+    # Up to opset 8 the lengths of the sequences come first; no body sees them.
+    return list(inputs if opset > 8 else inputs[1:])
+
+
+_CALLS: Final[Mapping[str, Callable[[Sequence[Type], int], list[Type]]]] = {
+    "Loop": lambda inputs, _: [_INT64, "tensor(bool)", *inputs[2:]],
+    "Scan": _scanned,
+    "SequenceMap": lambda inputs, _: [_inside(type_, "seq") or type_ for type_ in inputs],
+}
+"""``{operator: types of its inputs, opset -> types that its body gets}``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +214,8 @@ def _of_outputs(
     if bodies:
         # A Loop's first result says whether to go on and is not handed out.
         results = list(bodies[0][-count:])
-        return [_wrapped(t, "seq") for t in results] if node.op == "SequenceMap" else results
+        wrapper = _WRAPPING.get(node.op)
+        return results if wrapper is None else [_wrapped(t, wrapper) for t in results]
     if node.domain == HORIZON:
         return [inputs[0] if inputs else None] * count  # the vendor's operators keep the type
     known = signature_of(graph, node)
@@ -231,13 +246,11 @@ def _by_operator(node: Node, inputs: Sequence[Type]) -> Type:
     code = next((node.attributes[key] for key in _TYPE_KEYS if key in node.attributes), None)
     if isinstance(code, int) and code:
         found = f"tensor({ir.DataType(code).name.lower()})"
-        return f"seq({found})" if node.op == "SequenceEmpty" else found
-    if node.op == "SequenceEmpty":
-        return "seq(tensor(float))"
+        return f"seq({found})" if node.op in _EMPTY else found
     if node.op in _LIKE_THE_INPUT:
         return first
     given = (type_ for key, type_ in _VALUE_KEYS.items() if key in node.attributes)
-    return _DEFAULTS.get(node.op) if node.op != "Constant" else next(given, None)
+    return next(given, _DEFAULTS.get(node.op))
 
 
 def _wrapped(type_: Type, wrapper: str) -> Type:

@@ -18,6 +18,9 @@ from jptq.ir.model import Model, Node
 _MOST_TYPES: Final = 6
 """Types of a long list that are shown."""
 
+_INSERTING: Final = ("SequenceInsert",)
+"""Put their second input into their first."""
+
 _Fault = tuple[str, str, str]
 """What, where, why."""
 
@@ -92,7 +95,7 @@ def _of_operands(graph: Model, node: Node, inputs: Sequence[Type]) -> list[_Faul
                     "both have to be of one type",
                 )
             ]
-    if node.op == "SequenceInsert" and None not in inputs[:2] and inputs[0] != f"seq({inputs[1]})":
+    if node.op in _INSERTING and None not in inputs[:2] and inputs[0] != f"seq({inputs[1]})":
         what = f"{node.op} does not take {_short(str(inputs[1]))} into {inputs[0]}"
         return [(what, f"tensor {node.inputs[1]!r} at {where}", "a sequence is of one type")]
     return []
