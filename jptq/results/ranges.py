@@ -66,6 +66,11 @@ class IntegerRanges:
     beyond_is: str
 
     @property
+    def changes(self) -> bool:
+        """Whether the target computes something else than an exact forward on these samples."""
+        return not self.strict and any(one.what != PARTS for one in self.found)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a person has to know of it, most important first; nothing if nothing can leave."""
         listed = [

@@ -140,6 +140,7 @@ class Report:
     notes: tuple[str, ...] = ()
     walk_us: float | None = None
     ranges: IntegerRanges | None = None
+    inside: Evaluation | None = None
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     agreement: Agreement | None = None
 
@@ -169,6 +170,7 @@ class Report:
             "walk_us": self.walk_us,
             "assignment": dict(self.assignment),
             "integer_ranges": None if self.ranges is None else self.ranges.to_json(),
+            "within_integers": None if self.inside is None else self.inside.to_json(),
             "renamed": dict(self.renamed),
             "notes": list(self.notes),
             "onnxruntime": None if self.agreement is None else self.agreement.to_json(),

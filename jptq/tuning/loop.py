@@ -24,7 +24,7 @@ from jptq.tuning.journal import Journal
 from jptq.tuning.measure import Measurer, OutOfTime
 from jptq.tuning.options import Options
 from jptq.tuning.prepare import Prepared, Progress, quiet
-from jptq.tuning.ranges import integer_ranges
+from jptq.tuning.ranges import integer_ranges, kept_inside, note_inside
 from jptq.tuning.search import Search, Step
 
 
@@ -178,6 +178,10 @@ def _tuned(
         outcome = Outcome.BUDGET_TOO_SMALL
     else:
         outcome = Outcome.OUT_OF_TIME if late else Outcome.NOT_MET
+    ranges = integer_ranges(prepared, final.assignment, progress=progress)
+    inside = None
+    if ranges.changes and not late:
+        inside = measurer.on(kept_inside(prepared))("within integers", final.assignment)
     return _report(
         prepared,
         options,
@@ -193,7 +197,8 @@ def _tuned(
         late=late,
         beyond=beyond,
         head=head,
-        ranges=integer_ranges(prepared, final.assignment, progress=progress),
+        ranges=ranges,
+        inside=inside,
     )
 
 
@@ -279,8 +284,10 @@ def _report(
     beyond: Evaluation | None,
     head: Head | None,
     ranges: IntegerRanges,
+    inside: Evaluation | None,
 ) -> Report:
     judge = search.judge
+    meets = judge.meets(inside) if inside is not None and judge.goal.has_quality else None
     steps = tuple(step.evaluation for step in search.steps)
     if compensation is not None:
         steps = (*before.steps, *steps)
@@ -334,7 +341,9 @@ def _report(
         method=options.method,
         evaluator_calls=calls,
         ranges=ranges,
+        inside=inside,
         notes=(
+            *(() if inside is None else (note_inside(inside, meets=meets),)),
             *prepared.remarks,
             *prepared.notes,
             *doubts(floating, steps),

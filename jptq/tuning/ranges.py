@@ -9,10 +9,13 @@ import jax
 import numpy as np
 from jax import Array
 
-from jptq.engine import TableQuantizer
+from jptq import files
+from jptq.engine import Runner, TableQuantizer
 from jptq.engine.program import Step
 from jptq.quant.assign import Assignment, Table
+from jptq.quant.originals import original_constants
 from jptq.quant.plan import Sum
+from jptq.results import Evaluation
 from jptq.results.ranges import BIAS, PARTS, SUM, Excess, IntegerRanges
 from jptq.targets import Fact
 from jptq.tuning.prepare import Prepared, Progress, quiet
@@ -64,6 +67,40 @@ def integer_ranges(
         strict=prepared.plan.strict,
         beyond=integers.beyond,
         beyond_is=integers.beyond_source,
+    )
+
+
+def kept_inside(prepared: Prepared) -> Prepared:
+    """Return the network with a forward that keeps biases and sums within the target's integers."""
+    plan = dataclasses.replace(prepared.plan, strict=True)
+    runner = Runner(
+        prepared.calibrated,
+        prepared.samples[0],
+        plan=plan,
+        batching=prepared.runner.batching,
+        floats=original_constants(prepared.calibrated),
+    )
+    digest = files.digest(prepared.digest, "within integers")
+    return dataclasses.replace(prepared, plan=plan, runner=runner, digest=digest)
+
+
+def note_inside(inside: Evaluation, *, meets: bool | None) -> str:
+    """Say what a configuration reaches within the target's integers.
+
+    Args:
+      inside: Measured so.
+      meets: Whether that meets the goal; None without one.
+    """
+    unit = "of the float score" if inside.shares else "least output cosine"
+    reached = f"{100 * inside.quality:.2f} %" if inside.shares else f"{inside.quality:.5f}"
+    ends = {
+        None: ".",
+        True: ": it meets the goal so too.",
+        False: ": it misses the goal so. The verdict holds only if the target adds exactly.",
+    }
+    return (
+        f"Kept within the target's integers, the final configuration reaches {reached} {unit} "
+        f"(measured){ends[meets]}"
     )
 
 

@@ -10,8 +10,10 @@ import pytest
 
 import jptq
 from jptq.quant.assign import uniform
+from jptq.results import Outcome
 from jptq.results.ranges import BIAS, PARTS, SUM
-from jptq.tuning import Prepared, integer_ranges, prepare
+from jptq.tuning import Options, Prepared, integer_ranges, prepare, tune_prepared
+from jptq.tuning.ranges import kept_inside, note_inside
 from jptq.tuning.reopen import from_calibrated
 from tests.graphs import Graph
 
@@ -91,6 +93,30 @@ def test_a_bias_of_two_int16_operands_has_the_width_of_their_sums(faint: Prepare
         assert one.operands == "INT16 x INT16"
         assert one.bits == target.bias_int16_bits.value
         assert one.factor == pytest.approx(bias[1] / unit[bias[0]] / 2 ** (one.bits - 1), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_tuning_measures_what_is_left_within_the_integers(faint: Prepared) -> None:
+    report = tune_prepared(faint, Options(min_cosine=0.9, leftovers="int8", samples=1))
+    assert report.outcome is Outcome.MET
+    assert report.inside is not None
+    strict = kept_inside(faint)
+    forward = strict.runner.forward(strict.table(report.assignment))
+    exact = faint.runner.forward(None)
+    lost = []
+    for i in range(2):
+        feeds = {"x": faint.samples[i]["x"]}
+        (ours,), (want,) = forward(feeds).values(), exact(feeds).values()
+        lost.append(np.abs(ours.astype(np.float64) - want).mean())
+    assert report.inside.comparison is not None
+    assert report.final.comparison is not None
+    found, final = (one.comparison.outputs[0].l1 for one in (report.inside, report.final))
+    assert found.mean == pytest.approx(np.mean(lost), rel=1e-5)
+    assert found.mean > 1 > final.mean
+    assert "Kept within the target's integers" in report.notes[0]
+    assert "it meets the goal so too" in report.notes[0]
+    assert "misses the goal so" in note_inside(report.inside, meets=False)
+    assert report.to_json()["within_integers"]["name"] == "within integers"
 
 
 def test_nothing_is_named_where_operands_stay_float(faint: Prepared) -> None:
