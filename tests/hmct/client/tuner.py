@@ -59,7 +59,7 @@ def cosines(log: str) -> dict[str, float]:
     found = {}
     for line in log.partition(OUTPUTS)[2].splitlines():
         name, *cells = line.split() or [""]
-        if cells and re.fullmatch(r"-?\d+\.\d+", cells[0]):
+        if cells and re.fullmatch(r"-?\d+\.\d+|nan", cells[0]):
             found[name] = float(cells[0])
         elif found and not line.strip():
             break
