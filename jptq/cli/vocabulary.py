@@ -34,7 +34,8 @@ VOCABULARY: dict[str, Flag] = {
     "model": Flag(help="The network, an ONNX file.", shown="FILE"),
     "calibration_data": Flag(
         help="Folder of samples: <input>/*.npy, or b<batch>_<input>.npy, or the files directly if "
-        "there is one input, or an .npz per sample; or a folder per input, in their order: A;B.",
+        "there is one input, or an .npz per sample; or a folder per input, in their order or by "
+        "name: A;B, y=B;x=A.",
         shown="FOLDER",
     ),
     "input_shape": Flag(

@@ -90,7 +90,8 @@ def found(folder: Path, inputs: Sequence[Expected]) -> Paths:
     archives = _listed(folder, (".npz",), folders=present)
     if archives:
         return tuple((path,) for path in archives)
-    direct = _listed(folder, ARRAYS, folders=present)
+    # Beside folders of several inputs files mean nothing.
+    direct = _listed(folder, ARRAYS, folders=present) if len(inputs) == 1 or not present else []
     if not present:
         beside = flat.columns(direct, names, plain=_allowed, where=str(folder))
         if beside is not None:
