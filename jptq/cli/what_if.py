@@ -73,6 +73,8 @@ def run(flags: FlagValues) -> int:
         f"{answer.after.time_us:,.1f} µs; MACs in INT16: {100 * answer.before.macs_int16:.1f} to "
         f"{100 * answer.after.macs_int16:.1f} %."
     )
+    for note in answer.notes:
+        output.print_paragraph(note)
     return 0
 
 

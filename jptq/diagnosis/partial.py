@@ -39,7 +39,7 @@ class OutputScores:
     @property
     def mean(self) -> np.ndarray:
         """``float64[T]``: mean over the outputs (hmct-spec 2.5)."""
-        return _nan_mean(self.scores, 1)
+        return similarity.mean(self.scores, 1)
 
 
 def unquantized(
@@ -111,15 +111,6 @@ def output_scores(
         labels=tuple(tables),
         outputs=outputs,
         metric=metric,
-        scores=_nan_mean(values, 1),
-        per_sample=_nan_mean(values, 2),
+        scores=similarity.mean(values, 1),
+        per_sample=similarity.mean(values, 2),
     )
-
-
-def _nan_mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean without NaN; NaN where there is nothing else."""
-    known = ~np.isnan(values)
-    counts = known.sum(axis)
-    total = np.where(known, values, 0.0).sum(axis)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(counts > 0, total / counts, np.nan))

@@ -311,17 +311,21 @@ class Means:
         return np.asarray(mean)
 
 
-def mean(values: np.ndarray) -> float:
-    """Return the mean of a metric over samples, infinities left out.
+def mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Return the mean of a metric over samples, infinities and NaN left out.
 
     A sample without any error has an infinite ratio of signal to noise: it says nothing of the
-    others. Where no sample has a finite value, the worst one stands.
+    others. Where no sample has a finite value, the least one stands; NaN if all are NaN.
 
     Args:
-      values: ``float64[S]``.
+      values: ``float64[S, *rest]``.
+      axis: Of the samples.
     """
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else float(np.fmin.reduce(values, initial=np.inf))
+    finite = np.isfinite(values)
+    count = finite.sum(axis)
+    total = np.where(finite, values, 0.0).sum(axis)
+    least = np.fmin.reduce(values, axis)
+    return np.where(count > 0, total / np.maximum(count, 1), least)
 
 
 def evaluate(names: Sequence[str], m: Moments, size: int) -> np.ndarray:

@@ -265,7 +265,7 @@ def assemble(
     for (row, q), by_output in means.items():
         per_output = list(by_output.values())
         per_output += [untouched] * (int(rows.averaged[row]) - len(per_output))
-        score[row, q] = _mean(np.stack(per_output))
+        score[row, q] = similarity.mean(np.stack(per_output))
     return SensitivityTable(
         rows=rows.names,
         kind=rows.kind,
@@ -303,10 +303,3 @@ def broken_notes(
 
 
 _NAMED = 6
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the first axis, NaN skipped; NaN where nothing is left."""
-    counts = (~np.isnan(values)).sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(counts > 0, np.nansum(values, 0) / counts, np.nan))

@@ -210,7 +210,9 @@ def _is_lost(rows: np.ndarray, magnitude: float) -> np.ndarray:
 def _spread(values: np.ndarray) -> Spread:
     if np.isnan(values).any():
         return Spread(min=math.nan, mean=math.nan, max=math.nan)
-    return Spread(min=float(values.min()), mean=similarity.mean(values), max=float(values.max()))
+    return Spread(
+        min=float(values.min()), mean=float(similarity.mean(values)), max=float(values.max())
+    )
 
 
 def channel_axis(shape: Sequence[int]) -> int | None:

@@ -99,7 +99,7 @@ def _comparison() -> Callable[[np.ndarray, np.ndarray], Mapping[str, float]]:
 
     def compare(one: np.ndarray, other: np.ndarray) -> Mapping[str, float]:
         sums = np.asarray(similarity.compare(padded(one), padded(other)))
-        found = similarity.evaluate(names, sums, one[0].size).mean(axis=0)
+        found = similarity.mean(similarity.evaluate(names, sums, one[0].size))
         return dict(zip(names, found.tolist(), strict=True))
 
     return compare

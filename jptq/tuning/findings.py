@@ -10,6 +10,7 @@ import numpy as np
 from jptq.diagnosis.nonfinite import Broken, first_broken
 from jptq.ir.model import Model
 from jptq.quant.assign import Table
+from jptq.quant.plan import Plan
 from jptq.results import Comparison, Lost, OutputError
 from jptq.results.problem import Advice
 from jptq.tuning.compared import VARIES, parts_of
@@ -48,7 +49,7 @@ def remarks(
         *undefined(found),
         *constant(found),
         *broken(prepared, table, found, what=what),
-        *lost(prepared, found, what=what),
+        *lost(prepared, table, found, what=what),
     )
 
 
@@ -178,20 +179,22 @@ def told_of(model: Model, one: Broken) -> str:
     return f"{text}: {operand.removesuffix('_calibrated')!r} rounds to 0"
 
 
-def lost(prepared: Prepared, found: Comparison, *, what: str = "") -> tuple[str, ...]:
+def lost(prepared: Prepared, table: Table, found: Comparison, *, what: str = "") -> tuple[str, ...]:
     """Say which channels of outputs lose their values while the whole looks well."""
     model, shapes = prepared.calibrated, prepared.runner.program.shapes
     parts = parts_of(model, [one.output for one in found.outputs], shapes)
     joined = {name: part.node for name, part in parts.items()}
     return tuple(
-        _lost(prepared, one, gone, joined.get(one.output, ""), what)
+        _lost(prepared, table, one, gone, joined.get(one.output, ""), what)
         for one in found.outputs
         if one.cosine.mean >= _HIGH
         for gone in one.lost
     )
 
 
-def _lost(prepared: Prepared, output: OutputError, gone: Lost, node: str, what: str) -> str:
+def _lost(
+    prepared: Prepared, table: Table, output: OutputError, gone: Lost, node: str, what: str
+) -> str:
     several = len(gone.channels) > 1
     who = f"{what} loses" if what else "Quantization loses"
     how = (
@@ -207,7 +210,7 @@ def _lost(prepared: Prepared, output: OutputError, gone: Lost, node: str, what: 
     slots = prepared.plan.by_node.get(node)
     if slots is None or not gone.magnitude:
         return text
-    grid = max(float(np.abs(prepared.thresholds[name]).max()) for name in slots.calibrations)
+    grid = max(_grid(prepared.plan, table, name) for name in slots.calibrations)
     ratio = grid / gone.magnitude
     if ratio < _RATIO:
         return text
@@ -215,6 +218,16 @@ def _lost(prepared: Prepared, output: OutputError, gone: Lost, node: str, what: 
         f"{text} Concat {node!r} puts all that it joins on one grid, {ratio:.0f} : 1 between the "
         f"grid's range, {grid:.4g}, and the largest of these values, {gone.magnitude:.4g}."
     )
+
+
+def _grid(plan: Plan, table: Table, name: str) -> float:
+    """Return the largest absolute value that a quantizer can give out."""
+    index = plan.index[name]
+    part = slice(plan.offsets[index], plan.offsets[index + 1])
+    scale, offset = np.asarray(table.scale)[part], np.asarray(table.offset)[part]
+    # Symmetric thresholds are the upper end; the lower one is a step beyond.
+    ends = float(np.asarray(table.upper)[index]), float(np.asarray(table.lower)[index]) + 1
+    return float(max(np.abs((end - offset) * scale).max() for end in ends))
 
 
 def _ranges(indices: Sequence[int]) -> str:

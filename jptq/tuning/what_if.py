@@ -24,6 +24,7 @@ from jptq.engine.segments import Segmented, State
 from jptq.quant.assign import Table, table
 from jptq.quant.plan import Plan
 from jptq.results import Comparison, Evaluation
+from jptq.tuning import findings
 from jptq.tuning.changes import Change, Changer, Setting, Value
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.journal import Journal
@@ -44,6 +45,7 @@ class Answer:
       after: The changed model; measured.
       rerun: Share of the network's work that had to be done again, 0 to 1.
       seconds: Time that the answer took.
+      notes: What the figures of the changed model do not show.
     """
 
     changes: tuple[Change, ...]
@@ -51,6 +53,7 @@ class Answer:
     after: Evaluation
     rerun: float
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -61,6 +64,7 @@ class Answer:
             ],
             "before": self.before.to_json(),
             "after": self.after.to_json(),
+            "notes": list(self.notes),
             "rerun": self.rerun,
             "seconds": self.seconds,
         }
@@ -83,6 +87,7 @@ class Answer:
             f"{name:<{width}}  {old:.6g} -> {new:.6g}  ({new - old:+.3g})"
             for name, old, new in pairs
         ]
+        lines += self.notes
         return "\n".join(lines)
 
     @property
@@ -197,12 +202,15 @@ class WhatIf:
         after, rerun = self._measured(setting, keep=accumulate)
         if accumulate:
             self._accumulated = setting, after
+        assert after.comparison is not None
+        held = table(self.prepared.plan, setting.thresholds, setting.assignment)
         return Answer(
             changes=done,
             before=before,
             after=after,
             rerun=rerun,
             seconds=time.perf_counter() - started,
+            notes=findings.remarks(self.prepared, held, after.comparison),
         )
 
     def _measured(self, setting: Setting, *, keep: bool) -> tuple[Evaluation, float]:
