@@ -17,7 +17,7 @@ LOCK := constraints.txt
 CODE := jptq tools tests configs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lowest newest lint format types imports docs bench picture lock dist clean
+.PHONY: help setup demo test quick lowest newest margins lint format types imports docs bench picture lock dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -46,7 +46,8 @@ demo: $(VENV)/user ## tune the small network that is part of the project
 
 # --- checks ------------------------------------------------------------------------------------
 
-test: lint types imports smoke ## everything that has to hold before a change lands
+test: setup ## everything that has to hold before a change lands
+	@$(MAKE) --no-print-directory -j$(JOBS) types smoke lint imports
 	$(RUN) -m pytest -n $(JOBS) --durations=20 -m "not models and not gpu"
 
 quick: setup ## the fast tests only
@@ -64,6 +65,9 @@ lowest newest: setup
 	  --resolution $(RESOLUTION) -e '.[test]'
 	build/$@/bin/jptq demo --out=build/$@/tuned
 	build/$@/bin/python -m pytest -n $(JOBS) -m "not slow and not models and not gpu"
+
+margins: setup ## tolerances of the numeric tests that other instruction sets nearly use up
+	$(RUN) -m tools.margins
 
 lint: setup ## style
 	$(RUN) -m ruff check $(CODE)

@@ -6,6 +6,7 @@ The demo network is part of the project; the others are looked for where JPTQ_MO
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 from pathlib import Path
 
@@ -18,6 +19,23 @@ pytestmark = pytest.mark.slow
 
 NAMES = ("ppocr_cls", "ppocr4_rec", "yolov8n_face", "ppocr4_det", "doc_orientation")
 SAMPLES = 4
+IN_DEPTH = "ppocr_cls"
+"""The network that every run compares by all rows; `deep` are the others' further rows."""
+IN_BREADTH = ("float", "int8 teacher-forced", "int8")
+
+
+def _marks(name: str, row: str) -> list[pytest.MarkDecorator]:
+    if name == "demo":
+        return []
+    deep = [] if name == IN_DEPTH or row in IN_BREADTH else [pytest.mark.deep]
+    # One worker for a network: what it prepares serves all rows.
+    return [pytest.mark.models, pytest.mark.xdist_group(name), *deep]
+
+
+CASES = [
+    pytest.param(name, row, marks=_marks(name, row), id=f"{name}-{row}")
+    for name, row in itertools.product(("demo", *NAMES), agreements.ROWS)
+]
 
 
 @functools.lru_cache(maxsize=1)
@@ -26,17 +44,7 @@ def load(folder: Path) -> Network:
     return agreements.load_network(folder, samples=SAMPLES)
 
 
-@pytest.fixture(
-    params=[
-        "demo",
-        # One worker for a network: what it prepares serves all rows.
-        *(
-            pytest.param(name, marks=(pytest.mark.models, pytest.mark.xdist_group(name)))
-            for name in NAMES
-        ),
-    ],
-    scope="module",
-)
+@pytest.fixture(scope="module")
 def network(request: pytest.FixtureRequest) -> Network:
     if request.param == "demo":
         return load(agreements.DEMO)
@@ -47,7 +55,7 @@ def network(request: pytest.FixtureRequest) -> Network:
     return load(folder)
 
 
-@pytest.mark.parametrize("row", agreements.ROWS)
+@pytest.mark.parametrize(("network", "row"), CASES, indirect=["network"])
 def test_a_network_agrees_with_onnxruntime(
     network: Network, row: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,8 @@ from jptq.tuning import Options
 
 pytestmark = [pytest.mark.slow, pytest.mark.models]
 
-NETWORKS = ("ppocr_cls", "doc_orientation", "ppocr4_det", "ppocr4_rec", "yolov8n_face")
+IN_DEPTH = "ppocr_cls"
+OTHERS = ("doc_orientation", "ppocr4_det", "ppocr4_rec", "yolov8n_face")
 BASE = {"model_config": {"activation": {"calibration_type": "max"}}}
 CHEAP = Options(samples=1, min_cosine=0.999, leftovers="int8", time_limit_s=30)
 COMPENSATED = Options(samples=1, min_cosine=0.9999, leftovers="ec")
@@ -55,7 +56,9 @@ def refused(folder: Path, out: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [IN_DEPTH, *(pytest.param(name, marks=pytest.mark.deep) for name in OTHERS)]
+)
 def test_nothing_of_a_tuned_configuration_is_refused(
     models_folder: Path, tmp_path: Path, name: str
 ) -> None:

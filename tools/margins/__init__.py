@@ -1,0 +1,1 @@
+"""How far the tests stay from their tolerances on other instruction sets."""
