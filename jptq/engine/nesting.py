@@ -38,6 +38,29 @@ Nests = Mapping[str, Nest]
 """The values that are no tensors, by name."""
 
 
+class Tensors(tuple[Any, ...]):
+    """A sequence as a caller gets it: a tuple of arrays that NumPy does not stack unasked."""
+
+    __slots__ = ()
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        """Refuse to be one array.
+
+        Raises:
+          ShapeError: Always.
+        """
+        raise ShapeError(
+            f"a sequence of {len(self)} tensor{'' if len(self) == 1 else 's'} is not an array",
+            why="its tensors may differ in shape",
+            hint="take them one by one, or stack them: numpy.stack(list(sequence))",
+        )
+
+
+jax.tree_util.register_pytree_node(
+    Tensors, lambda tensors: (tuple(tensors), None), lambda _, tensors: Tensors(tensors)
+)
+
+
 def is_nested(value: object) -> bool:
     """Tell whether a value is a sequence or an absent optional."""
     return value is None or isinstance(value, (tuple, list))
@@ -88,7 +111,7 @@ def flat_feeds(
         if not is_nested(value):
             continue  # an optional that is there
         del flat[tensor.name]
-        arrays = jax.tree.map(_as_array, tuple(value) if isinstance(value, list) else value)
+        arrays = None if value is None else jax.tree.map(_as_array, tuple(value))
         nests[tensor.name], leaves = taken_apart(tensor.name, arrays)
         flat |= leaves
     return flat, nests

@@ -62,7 +62,8 @@ class Forward:
     def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outputs by name, in the graph's order.
 
-        A sequence is a tuple of arrays, an absent optional None; they are fed alike.
+        A sequence is a tuple of arrays, an absent optional None; they are fed alike. NumPy does
+        not stack such a tuple unasked.
 
         Raises:
           ShapeError: An input is missing, or its shape, dtype or structure is not the example's.
@@ -73,7 +74,11 @@ class Forward:
         given = {n: v for n, v in feeds.items() if n in names}
         with self._types():
             out = self._jitted(self.weights, given)
-        return {n: out[n] for n in self._outputs}  # jit sorts by name
+        # jit sorts by name
+        return {
+            n: nesting.Tensors(out[n]) if isinstance(out[n], tuple) else out[n]
+            for n in self._outputs
+        }
 
     def _flat(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         flat, nests = nesting.flat_feeds(self._inputs, feeds)
