@@ -166,7 +166,7 @@ def test_a_sequence_inside_is_none_of_a_runners_business() -> None:
 
 
 def test_text_is_refused_for_what_it_is() -> None:
-    g = Graph()
+    g = Graph(opset=19)  # before, Equal takes none
     a, b = g.input("a", (2,), TEXT), g.input("b", (2,), TEXT)
     g.output(g.add("Equal", a, b, name="same"), dtype=onnx.TensorProto.BOOL)
     words = np.array(["one", "two"], object)
