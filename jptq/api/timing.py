@@ -100,7 +100,7 @@ def timed(
     )
     if measured_latency is not None:
         read = latency.read_measured(Path(measured_latency))
-        table = latency.with_measured(table, read, where=str(measured_latency))
+        table = latency.with_measured(table, read, where=str(measured_latency), model=graph)
     return Timed(
         model=graph, plan=plan, target=target, assignment=assignment_of(graph), table=table
     )

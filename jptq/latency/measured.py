@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jptq import files
 from jptq.errors import ConfigError, StorageError, UnknownNameError
+from jptq.ir import Model, unknown_node
 from jptq.results import LatencyTable, NodeTime
 
 COLUMNS = {"int8_us": "int8", "int16_us": "int16", "dual_int16_us": "dual-int16"}
@@ -44,7 +45,11 @@ def read_measured(path: Path) -> dict[str, dict[str, float]]:
 
 
 def with_measured(
-    table: LatencyTable, measured: Mapping[str, Mapping[str, float]], *, where: str = ""
+    table: LatencyTable,
+    measured: Mapping[str, Mapping[str, float]],
+    *,
+    where: str = "",
+    model: Model | None = None,
 ) -> LatencyTable:
     """Return the table with measured times; `NodeTime.source` tells which they are.
 
@@ -56,13 +61,16 @@ def with_measured(
       table: Modelled times.
       measured: ``{node: {candidate: microseconds}}``, int8 and int16 at least.
       where: The file, for errors.
+      model: The network, for errors: knows what nodes of its file are fused into.
 
     Raises:
-      UnknownNameError: A measured node is not in the table.
+      ConfigError: A measured node is not in the table.
     """
     known = {node.node for node in table.nodes}
     for name in measured:
         if name not in known:
+            if model is not None:
+                raise unknown_node(name, model, known=known, where=where)
             raise UnknownNameError("node", name, known, where=where)
     nodes = (
         _measured(node, measured[node.node]) if node.node in measured else node

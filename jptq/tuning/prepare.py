@@ -367,9 +367,8 @@ def assembled(
         digests={"model": network_digest(calibrated)},
     )
     if measured_latency is not None:
-        times = latency.with_measured(
-            times, latency.read_measured(measured_latency), where=str(measured_latency)
-        )
+        read, name = latency.read_measured(measured_latency), str(measured_latency)
+        times = latency.with_measured(times, read, where=name, model=calibrated)
     return Prepared(
         name=path.stem,
         target=target,

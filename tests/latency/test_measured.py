@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from jptq.errors import JptqError, StorageError, UnknownNameError
+from jptq.errors import ConfigError, JptqError, StorageError, UnknownNameError
+from jptq.ir.fused import with_fused
+from jptq.ir.model import Model, Node, Tensor
 from jptq.latency import read_measured, with_measured
 from jptq.results import LatencyTable, NodeTime
 
@@ -76,6 +78,14 @@ def test_a_complete_measurement_depends_on_nothing_assumed() -> None:
 def test_a_node_that_the_network_lacks_is_refused_with_near_names() -> None:
     with pytest.raises(UnknownNameError, match="unknown node 'aa'"):
         with_measured(TABLE, {"aa": {"int8": 1.0, "int16": 1.0}})
+
+
+def test_a_time_of_a_node_that_is_fused_says_into_what() -> None:
+    a = Node(name="a", op="HzSwish", inputs=("x",), outputs=("y",), domain="horizon")
+    x, y = (Tensor(name=name, dtype=None, shape=None) for name in "xy")
+    model = with_fused(Model(inputs=(x,), outputs=(y,), nodes=(a,)), {"gate": "a"})
+    with pytest.raises(ConfigError, match="'gate' is fused into 'a'"):
+        with_measured(TABLE, {"gate": {"int8": 1.0, "int16": 1.0}}, model=model)
 
 
 @pytest.mark.parametrize(
