@@ -17,6 +17,9 @@ from tests.agreements.network import Arrays, Network, observed, ours, run
 
 _DRAWS = 8
 
+_DEFAULT = "1 - cosine of onnxruntime's default session"
+"""Between a session with optimisations and one without: other sums, so the same boundaries."""
+
 
 def float_forward(network: Network) -> Figure:
     """Our float forward against the file in onnxruntime."""
@@ -54,7 +57,11 @@ def int16_forward(network: Network) -> Figure:
             "relative L2 of ours to itself, scales a last bit off": own,
             "1 - cosine of ours to itself, scales a last bit off": own_angle,
         },
-        limits={"relative L2": max(1e-3, 2 * own), "1 - cosine": max(1e-5, 4 * own_angle)},
+        limits={
+            "relative L2": max(1e-3, 2 * own),
+            "1 - cosine": max(1e-5, 4 * own_angle),
+            _DEFAULT: max(1e-5, 4 * own_angle),
+        },
     )
 
 
@@ -67,8 +74,14 @@ def _nudged(table: Table, seed: int) -> Table:
 
 
 def int8_forward(network: Network) -> Figure:
-    """Our all-INT8 forward against the export: rounding ties are chaotic, so only reported."""
-    return Figure(what="all INT8, end to end", values=_end_to_end(network, "int8"), limits={})
+    """Our all-INT8 forward against the export: rounding ties are chaotic, so only reported.
+
+    Between the sessions of onnxruntime, which mostly run the same kernels, it is 0 on six networks;
+    what a single tie does to the most chaotic of them is allowed.
+    """
+    return Figure(
+        what="all INT8, end to end", values=_end_to_end(network, "int8"), limits={_DEFAULT: 2e-2}
+    )
 
 
 def _end_to_end(network: Network, qtype: str) -> dict[str, float]:
@@ -80,7 +93,7 @@ def _end_to_end(network: Network, qtype: str) -> dict[str, float]:
     return {
         "relative L2": _largest(mine, theirs, relative_l2),
         "1 - cosine": _largest(mine, theirs, angle),
-        "1 - cosine of onnxruntime's default session": _largest(fused, theirs, angle),
+        _DEFAULT: _largest(fused, theirs, angle),
         "1 - cosine to float": _largest(mine, floats, angle),
     }
 

@@ -215,7 +215,9 @@ def _turn(g: Graph, x: str) -> str:
 
 def _boxes(g: Graph, x: str) -> str:
     rois = g.constant(np.array([[0, 0, 4, 4]], np.float32))
-    return g.add("RoiAlign", x, rois, g.constant([0]), output_height=4, output_width=SIZE)
+    return g.add(
+        "RoiAlign", x, rois, g.constant([0]), output_height=4, output_width=SIZE, sampling_ratio=2
+    )
 
 
 def _deformed(g: Graph, x: str) -> str:
