@@ -18,17 +18,10 @@ def run(model: ir.Model) -> bool:
         taken = "then_branch" if condition.item() else "else_branch"
         for attribute in node.attributes.values():
             if attribute.name != taken:
-                _forget(attribute.as_graph())
+                edits.forget(attribute.as_graph())
         _inline(model.graph, node, node.attributes[taken].as_graph(), node_names)
         changed = True
     return changed
-
-
-def _forget(branch: ir.Graph) -> None:
-    """Stop a branch that never runs from counting as a reader of outer tensors."""
-    for node in branch.all_nodes():
-        for index in range(len(node.inputs)):
-            node.replace_input_with(index, None)
 
 
 def _inline(graph: ir.Graph, node: ir.Node, branch: ir.Graph, node_names: set[str]) -> None:

@@ -40,6 +40,13 @@ def sole_reader(value: ir.Value) -> ir.Node | None:
     return reader if reader.graph is value.graph else None
 
 
+def forget(body: ir.Graph) -> None:
+    """Stop a subgraph that never runs from counting as a reader of outer tensors."""
+    for node in body.all_nodes():
+        for index in range(len(node.inputs)):
+            node.replace_input_with(index, None)
+
+
 def reads_beyond_first(node: ir.Node) -> bool:
     """Tell whether anything needs another output of a node than the first."""
     return any(output.uses() or output.is_graph_output() for output in node.outputs[1:])
