@@ -238,8 +238,9 @@ def top_k(
     count = int(k.item())
     rows = jnp.moveaxis(x, axis, -1)
     if largest:
-        values, indices = lax.top_k(rows, count)
+        # To `lax.top_k` 0 is larger than -0: a tie as any other.
+        _, indices = lax.top_k(jnp.where(rows == 0, jnp.zeros_like(rows), rows), count)
     else:
         indices = jnp.argsort(rows, axis=-1, stable=True)[..., :count]
-        values = jnp.take_along_axis(rows, indices, axis=-1)
+    values = jnp.take_along_axis(rows, indices, axis=-1)
     return jnp.moveaxis(values, -1, axis), to_index(jnp.moveaxis(indices, -1, axis))

@@ -147,6 +147,17 @@ def test_ties_of_top_k_come_in_order_of_position(largest: int, dtype: type) -> N
 
 
 @pytest.mark.parametrize("largest", [0, 1])
+def test_zeros_of_either_sign_are_a_tie_of_top_k(largest: int) -> None:
+    x = np.float32([[-0.0, 0.0, -0.0, 0.0, -1.0, 1.0]])
+    got = jax.jit(lambda x: reduce.top_k(x, np.asarray([6]), largest=largest))(x)
+    want = onnxruntime_outputs(
+        "TopK", [x, np.asarray([6])], {"largest": largest}, opset=11, n_outputs=2
+    )
+    np.testing.assert_array_equal(got[1], want[1])
+    np.testing.assert_array_equal(np.signbit(got[0]), np.signbit(want[0]))
+
+
+@pytest.mark.parametrize("largest", [0, 1])
 def test_top_k_passes_gradients_to_the_chosen_elements(largest: int) -> None:
     def total(x: jax.Array) -> jax.Array:
         return reduce.top_k(x, np.asarray([2]), largest=largest)[0].sum()
