@@ -19,6 +19,7 @@ from jptq.ops import windows
 from jptq.ops.depthwise import sliding_product
 from jptq.ops.precision import widened
 from jptq.ops.registry import lowering, op
+from jptq.ops.sliding import convolve
 from jptq.ops.traits import Cost, Ints, Traits
 from jptq.ops.words import choose
 
@@ -68,9 +69,7 @@ def conv(
     ones = (1,) * (x.ndim - 2)
     strides, dilations = strides or ones, dilations or ones
     padding = windows.resolve_pads(auto_pad, pads, x.shape[2:], w.shape[2:], strides, dilations)
-    y = lax.conv_general_dilated(
-        x, w, strides, padding, rhs_dilation=dilations, feature_group_count=group
-    )
+    y = convolve(x, w, strides=strides, padding=padding, dilations=dilations, groups=group)
     return y if b is None else y + b.reshape(-1, *ones)
 
 
@@ -246,13 +245,13 @@ def conv_dense(
     strides, dilations = strides or ones, dilations or ones
     padding = windows.resolve_pads(auto_pad, pads, x.shape[1:-1], w.shape[:-2], strides, dilations)
     parts = [
-        lax.conv_general_dilated(
+        convolve(
             part,
             kernel,
-            strides,
-            padding,
-            rhs_dilation=dilations,
-            dimension_numbers=last_dimension_numbers(x.ndim),
+            strides=strides,
+            padding=padding,
+            dilations=dilations,
+            numbers=last_dimension_numbers(x.ndim),
         )
         for part, kernel in zip(
             jnp.split(x, group, axis=-1) if group > 1 else [x],

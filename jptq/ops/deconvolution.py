@@ -17,6 +17,7 @@ from jptq.ops.convolution import (
     shift_and_add,
 )
 from jptq.ops.registry import lowering, op
+from jptq.ops.sliding import convolve
 from jptq.ops.traits import Cost, Ints, Traits
 
 
@@ -121,14 +122,14 @@ def conv_transpose(
     )
     kernel = w.shape[2:]
     grouped = w.reshape(group, w.shape[0] // group, w.shape[1], *kernel).swapaxes(1, 2)
-    y = lax.conv_general_dilated(
+    y = convolve(
         x,
         jnp.flip(grouped.reshape(-1, w.shape[0] // group, *kernel), range(2, rank + 2)),
-        ones,
-        padding,
-        lhs_dilation=strides,
-        rhs_dilation=dilations,
-        feature_group_count=group,
+        strides=ones,
+        padding=padding,
+        dilations=dilations,
+        spread=strides,
+        groups=group,
     )
     return y if b is None else y + b.reshape(-1, *ones)
 
@@ -309,13 +310,13 @@ def conv_transpose_dense(
         output_shape=output_shape,
         pads=pads,
     )
-    y = lax.conv_general_dilated(
+    y = convolve(
         x,
         w,
-        ones,
-        padding,
-        lhs_dilation=strides,
-        rhs_dilation=dilations,
-        dimension_numbers=last_dimension_numbers(x.ndim),
+        strides=ones,
+        padding=padding,
+        dilations=dilations,
+        spread=strides,
+        numbers=last_dimension_numbers(x.ndim),
     )
     return add_bias(y, b)

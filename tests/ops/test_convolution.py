@@ -40,6 +40,13 @@ CONVOLUTIONS: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, A
     ),
     "depthwise, multiplier": ("depthwise", (1, 3, 6, 5), (6, 1, 3, 3), {"group": 3}),
     "depthwise, one axis": ("depthwise", (1, 3, 8), (3, 1, 3), {"group": 3}),
+    # XLA ended the process when it compiled the derivative (`jptq.ops.sliding`).
+    "longer than the input, strided": (
+        "dense",
+        (1, 2, 1, 8),
+        (3, 2, 3, 2),
+        {"strides": [1, 2], "pads": [1, 1, 1, 1]},
+    ),
 }
 
 TRANSPOSED: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
@@ -82,6 +89,19 @@ TRANSPOSED: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any
         {"group": 4, "strides": [2, 2], "pads": [1, 1, 1, 1]},
     ),
     "one axis": ("tiling", (1, 3, 5), (3, 2, 2), {"strides": [2]}),
+    # XLA ended the process when it compiled these (`jptq.ops.sliding`).
+    "longer than the input": (
+        "dense",
+        (1, 2, 1, 5),
+        (2, 3, 3, 2),
+        {"strides": [1, 2], "pads": [1, 1, 1, 1]},
+    ),
+    "longer than the input, three axes": (
+        "dense",
+        (1, 2, 1, 5, 3),
+        (2, 3, 3, 2, 2),
+        {"strides": [1, 2, 3], "pads": [1, 1, 1, 0, 1, 2]},
+    ),
 }
 
 
