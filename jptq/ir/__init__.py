@@ -15,6 +15,7 @@ from jptq.ir.optimizer import optimize
 from jptq.ir.paths import ancestors, between, descendants
 from jptq.ir.refuse import refuse_quantized
 from jptq.ir.save import save, to_bytes, to_proto
+from jptq.ir.verify import least_inputs
 
 __all__ = [
     "CALIBRATION",
@@ -37,6 +38,7 @@ __all__ = [
     "in_float32",
     "inputs_before",
     "insert_on_tensors",
+    "least_inputs",
     "load",
     "optimize",
     "other_inputs",

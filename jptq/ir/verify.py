@@ -12,7 +12,7 @@ from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from jptq.errors import ModelError
 from jptq.ir import functions
-from jptq.ir.model import Model
+from jptq.ir.model import Model, Node
 
 _TYPED_FIELDS = {
     ir.DataType.FLOAT: "float_data",
@@ -86,6 +86,15 @@ def check_nodes(model: Model) -> None:
                 raise ModelError(f"{node.op} needs attribute {name!r}", where=where)
         for subgraph in node.subgraphs:
             check_nodes(subgraph)
+
+
+def least_inputs(model: Model, node: Node) -> int:
+    """Return how many inputs a node has at least under the model's opset; 0 without a schema."""
+    try:
+        schema = onnx.defs.get_schema(node.op, model.opset(node.domain), node.domain)
+    except onnx.defs.SchemaError:
+        return 0
+    return int(schema.min_input)
 
 
 def _check_text(message: Message, path: Path) -> None:

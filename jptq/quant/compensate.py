@@ -33,6 +33,7 @@ from jptq.errors import ConfigError
 from jptq.ir.edit import replace_node, unique_name
 from jptq.ir.fused import unknown_node
 from jptq.ir.model import HORIZON, Attribute, Model, Node
+from jptq.ir.verify import least_inputs
 from jptq.numerics.affine import affine, clean_thresholds
 from jptq.numerics.fake_quant import on_grid
 from jptq.numerics.qtypes import INT8
@@ -227,6 +228,8 @@ def _split(model: Model, node: Node, index: int, parts: tuple[str, str]) -> tupl
     # What is added to the result, a bias or the value beside an image, is added once.
     bare = node.inputs[:2] if 1 in _weights(model, node) else node.inputs
     attributes = {k: v for k, v in node.attributes.items() if k != "extrapolation_value"}
+    if len(bare) < least_inputs(model, node):  # a Gemm before opset 11 has an addend
+        bare, attributes = node.inputs, {**attributes, "beta": 0.0}
     return (
         dataclasses.replace(node, inputs=reading(parts[0], node.inputs), outputs=(first,)),
         dataclasses.replace(

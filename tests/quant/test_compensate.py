@@ -100,6 +100,9 @@ WEIGHTS: dict[str, Callable[[], Graph]] = {
         (1, 4, 5, 5),
     ),
     "MatMul": _one(lambda g, x: g.add("MatMul", x, _uneven(g, 7, 5), name="node"), (1, 3, 7)),
+    "Gemm with an addend that has to be": _one(
+        lambda g, x: g.add("Gemm", x, _uneven(g, 7, 5), g.random(5), name="node"), (2, 7), opset=9
+    ),
     "Gemm": _one(lambda g, x: g.add("Gemm", x, _uneven(g, 7, 5), g.random(5), name="node"), (2, 7)),
 }
 NEAREST = {f"{op} nearest": _sampled(op, "nearest") for op in ("Resize", "GridSample")}
