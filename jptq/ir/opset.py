@@ -23,6 +23,9 @@ from jptq.ir.model import Attribute, Model, Node, Tensor
 OLDEST: Final = 7
 """Before this version operators broadcast by an attribute and name their inputs differently."""
 
+_OPTIONAL_REGIONS = 13
+"""From this version on a Resize need not name its regions."""
+
 _DOMAINS: Final = ("", "ai.onnx")
 
 
@@ -81,7 +84,7 @@ def _raised(
         if node.domain not in _DOMAINS:
             nodes.append(node)
             continue
-        parts = _Parts(node, graph, dtypes.get(node.inputs[0]) if node.inputs else None)
+        parts = _Parts(node, graph, dtypes.get(node.inputs[0]) if node.inputs else None, new)
         changes = _CHANGES.get(node.op, ())
         try:
             for since, change in changes:
@@ -112,14 +115,16 @@ class _Parts:
     Attributes:
       node: As it is spelled so far.
       dtype: Element type of its first input, None if unknown.
+      version: The opset that it is meant for.
       before: Nodes that it reads.
       after: Nodes that read it.
       constants: Initializers to add.
     """
 
-    def __init__(self, node: Node, graph: Model, dtype: DType) -> None:
+    def __init__(self, node: Node, graph: Model, dtype: DType, version: int) -> None:
         self.node = node
         self.dtype = dtype
+        self.version = version
         self.graph = graph
         self.before: list[Node] = []
         self.after: list[Node] = []
@@ -133,6 +138,12 @@ class _Parts:
         """Add a constant ``int64[K]``; return its tensor."""
         name = self.name(part)
         self.constants[name] = np.asarray(values, np.int64)
+        return name
+
+    def nothing(self, part: str) -> str:
+        """Add a constant without elements, ``float32[0]``; return its tensor."""
+        name = self.name(part)
+        self.constants[name] = np.zeros(0, np.float32)
         return name
 
     def scalar(self, part: str, value: float) -> str:
@@ -247,12 +258,12 @@ def _upsample_7(parts: _Parts) -> None:
 
 def _upsample_9(parts: _Parts) -> None:
     parts.node = dataclasses.replace(parts.node, op="Resize")
-    _resize_10(parts)
 
 
 def _resize_10(parts: _Parts) -> None:
     source, scales = parts.node.inputs
-    parts.node = dataclasses.replace(parts.node, inputs=(source, "", scales))
+    regions = parts.nothing("roi") if parts.version < _OPTIONAL_REGIONS else ""
+    parts.node = dataclasses.replace(parts.node, inputs=(source, regions, scales))
     parts.give(coordinate_transformation_mode="asymmetric", nearest_mode="floor")
     if parts.node.attributes.get("mode", "nearest") != "nearest":
         return
@@ -325,7 +336,7 @@ _CHANGES: Final[Mapping[str, Sequence[_Change]]] = {
     "Squeeze": [(13, _AXES)],
     "TopK": [(10, _to_inputs("k"))],
     "Unsqueeze": [(13, _AXES)],
-    "Upsample": [(9, _upsample_7), (10, _upsample_9)],
+    "Upsample": [(9, _upsample_7), (10, _upsample_9), (11, _resize_10)],
     "ReduceSum": [(13, _AXES)],
     **{f"Reduce{name}": [(18, _AXES)] for name in _REDUCTIONS},
 }
@@ -343,6 +354,9 @@ def _check(node: Node, version: int) -> None:
     unknown = sorted(set(node.attributes) - set(schema.attributes))
     if unknown:
         raise _NotConvertibleError(f"opset {version} has no attribute {', '.join(unknown)}")
+    for formal, name in zip(schema.inputs, node.inputs, strict=False):
+        if not name and formal.option == onnx.defs.OpSchema.FormalParameterOption.Single:
+            raise _NotConvertibleError(f"opset {version} needs input {formal.name!r}")
     if not schema.min_input <= len(node.inputs) <= schema.max_input:
         raise _NotConvertibleError(f"{len(node.inputs)} inputs do not fit opset {version}")
     if not schema.min_output <= len(node.outputs) <= schema.max_output:

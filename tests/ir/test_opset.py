@@ -101,6 +101,22 @@ def test_an_operator_computes_the_same_in_the_later_opset(case: str) -> None:
         np.testing.assert_allclose(array, expected[name], rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_an_opset_in_between_is_met_or_refused(case: str) -> None:
+    opset, build = CASES[case]
+    g = Graph(opset)
+    g.input("x", X.shape)
+    g.output(build(g, "x"))
+    expected = run_onnx(g.proto(), {"x": X})
+    for version in range(opset + 1, LATEST):
+        try:
+            raised = raise_opset(loaded(g.proto()), version)
+        except ModelError:
+            continue
+        for name, array in run_onnx(to_bytes(raised), {"x": X}).items():
+            np.testing.assert_allclose(array, expected[name], rtol=1e-6, atol=1e-7)
+
+
 def test_the_axis_of_a_transform_becomes_an_input() -> None:
     g = Graph(17)
     g.input("x", (2, 6, 1))

@@ -285,6 +285,22 @@ def test_the_opset_is_as_low_as_the_content_allows(
     assert (exported.input_names, exported.output_names) == (model.input_names, model.output_names)
 
 
+def test_an_operator_that_the_opset_of_pairs_has_renamed_is_exported() -> None:
+    # An Upsample of opset 9 is a Resize in opset 10, without the attributes of later ones.
+    g = Graph(9)
+    scales = g.constant(np.float32([1, 1, 2, 2]))
+    g.output(g.add("Upsample", g.conv(g.input("x", (1, 2, 3, 3)), 2, 2), scales, mode="nearest"))
+    net = calibrated(g)
+    assert dict(to_qdq(with_assignment(net.calibrated, uniform(net.plan, "float32"))).opsets) == {
+        "": 9
+    }
+    features = {c.name: "int8" for c in net.plan.calibrations if not c.constant}
+    model = with_assignment(net.calibrated, {**uniform(net.plan, "float32"), **features})
+    assert dict(to_qdq(model).opsets) == {"": 10}
+    mine, theirs = outputs(net, model)
+    assert relative_error(mine, theirs) < 1e-5
+
+
 def test_an_operator_without_quantizers_keeps_its_opset() -> None:
     g = Graph(9)
     g.output(g.add("Relu", g.input("x", (1, 4))))

@@ -29,4 +29,3 @@ def test_what_only_a_dead_branch_reads_is_dead(behind: bool) -> None:
     g.output(g.add("Sigmoid", x))
     feeds = {"x": np.ones((1, 2, 4, 4), np.float32), "c": np.asarray(True)}
     assert ops(optimized(g.proto(), feeds=feeds)) == ["Sigmoid"]
-
