@@ -3,11 +3,14 @@
 #
 #   make PYTHON=python3.12 test     another interpreter (3.11 or newer)
 #   make test JOBS=8                tests in parallel
+#   make fuzz N=10000 SEED=7        more random graphs than the tests run
 
 PYTHON ?= python3
 JOBS ?= 2
 MODELS ?= models
 BENCH ?= all
+N ?= 500
+SEED ?= 0
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -17,7 +20,7 @@ LOCK := constraints.txt
 CODE := jptq tools tests configs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lowest newest margins lint format types imports docs bench picture lock dist clean
+.PHONY: help setup demo test quick fuzz lowest newest margins lint format types imports docs bench picture lock dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -68,6 +71,9 @@ lowest newest: setup
 
 margins: setup ## tolerances of the numeric tests that other instruction sets nearly use up
 	$(RUN) -m tools.margins
+
+fuzz: setup ## random graphs against onnxruntime: any number of any seed (N=, SEED=)
+	$(RUN) -m tools.fuzz --count=$(N) --seed=$(SEED) --jobs=$(JOBS)
 
 lint: setup ## style
 	$(RUN) -m ruff check $(CODE)

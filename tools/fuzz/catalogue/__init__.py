@@ -1,0 +1,34 @@
+"""The operators that graphs are made of, by family."""
+
+from tools.fuzz.catalogue import (
+    control,
+    elementwise,
+    indexing,
+    joining,
+    logic,
+    normalization,
+    products,
+    recurrent,
+    reduction,
+    sampling,
+    shapes,
+    windows,
+)
+from tools.fuzz.catalogue.registry import OPERATORS, Operator
+
+FAMILIES = (
+    control,
+    elementwise,
+    indexing,
+    joining,
+    logic,
+    normalization,
+    products,
+    recurrent,
+    reduction,
+    sampling,
+    shapes,
+    windows,
+)
+
+__all__ = ["FAMILIES", "OPERATORS", "Operator"]

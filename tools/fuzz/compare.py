@@ -1,0 +1,226 @@
+"""How far two computations of one graph may differ.
+
+Two correct float32 programs add in different orders and round intermediate results in different
+places. What that can change is measured on the graph itself, in onnxruntime:
+
+- ``magnitude``: what the graph gives for the absolute values of its inputs and weights. For sums of
+  products that is the sum of the magnitudes of all terms, in units of which rounding errors count;
+- ``nudged``: how far results move when inputs and weights move by a unit in the last place: the
+  error that any rounding before an operator is multiplied by.
+
+- ``own``: how far onnxruntime is from ONNX's evaluator in float64. What an operator loses inside
+  (the 1 of ``exp(x) - 1``) neither of the others sees.
+
+An element may differ by ``TERMS`` roundings of the tensor's largest value and of its magnitude, by
+``MOVED`` times what the nudges move it and by ``OWN`` times onnxruntime's own error. Integers and
+booleans are equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from tools.fuzz import oracle
+from tools.fuzz.oracle import Arrays, Refused
+
+TERMS = 32
+"""Longest chains of additions hold a few hundred terms; their errors add like a random walk."""
+
+MOVED = 16
+"""Two nudges see the size of an error, not its worst case."""
+
+OWN = 8
+"""Another implementation may lose a few times as much."""
+
+_FLUSHED = 2.0**-125
+"""XLA takes numbers below the smallest normal one as zero."""
+
+_NUDGES = 2
+_MOST_OWN = 1e-3
+"""Share of the largest value beyond which it is no rounding error: one of the two is wrong."""
+
+_EPS = {np.dtype(np.float16): 2.0**-11, np.dtype(np.float32): 2.0**-24}
+_PARAMETERS = frozenset(
+    {
+        "Resize",
+        "Upsample",
+        "RoiAlign",
+        "Range",
+        "Pad",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Dropout",
+    }
+)
+"""Their constants are settings: a last bit decides about shapes and places."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Two results that should be one.
+
+    Attributes:
+      tensor: Its name.
+      what: In words.
+      explained: Name of the reason (`reasons`), if there is one.
+    """
+
+    tensor: str
+    what: str
+    explained: str = ""
+
+
+def eps_of(dtype: np.dtype) -> float:
+    """Return half a unit in the last place of 1; our programs hold float64 as float32."""
+    return _EPS.get(dtype, 2.0**-24)
+
+
+def unequal(
+    got: np.ndarray, want: np.ndarray, allowance: Callable[[], np.ndarray | float]
+) -> str | None:
+    """Return how two arrays differ, or None.
+
+    Args:
+      got: Ours, in the type that the graph declares.
+      want: The oracle's.
+      allowance: How far elements may be apart, beside `TERMS` roundings of the largest value; asked
+        for if that is not enough.
+    """
+    if got.shape != want.shape:
+        return f"shape {got.shape}, expected {want.shape}"
+    if want.dtype.kind != "f":
+        bad = got.astype(want.dtype) != want
+        return _worst(got, want, bad) if bad.any() else None
+    mine, theirs = got.astype(np.float64), want.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        apart = np.where((mine == theirs) | (np.isnan(mine) & np.isnan(theirs)), 0.0,
+                         np.abs(mine - theirs))  # fmt: skip
+        apart = np.where(np.isnan(apart), np.inf, apart)
+        largest = np.max(np.nan_to_num(np.abs(theirs), posinf=0.0), initial=0.0)
+        limit = TERMS * eps_of(want.dtype) * largest + _FLUSHED
+    bad = ~(apart <= limit)
+    if not bad.any():
+        return None
+    bad = ~(apart <= limit + allowance())
+    return _worst(mine, theirs, bad) if bad.any() else None
+
+
+def _worst(got: np.ndarray, want: np.ndarray, bad: np.ndarray) -> str:
+    with np.errstate(invalid="ignore"):
+        far = np.nan_to_num(np.abs(got.astype(float) - want.astype(float)), nan=np.inf)
+    far = np.where(bad, far, -1.0)
+    spot = np.unravel_index(int(np.argmax(far)), far.shape) if far.ndim else ()
+    return (
+        f"{int(bad.sum())} of {bad.size} elements, worst {got[spot]!r} for {want[spot]!r} "
+        f"at {tuple(int(i) for i in spot)}"
+    )
+
+
+class Allowance:
+    """What rounding can change in a graph, measured when it is asked for."""
+
+    def __init__(self, content: bytes, samples: Sequence[Mapping[str, np.ndarray]]) -> None:
+        self._content = content
+        self._samples = samples
+        self._found: tuple[list[Arrays], list[list[Arrays]]] | None = None
+        self._precise: list[Arrays] | None = None
+
+    def __call__(self, name: str, want: np.ndarray, sample: int) -> np.ndarray | float:
+        """Return how far the elements of an output may be apart."""
+        magnitude, moved = self._measured()
+        plain = self._plain[sample].get(name)
+        if plain is None or plain.shape != want.shape or plain.dtype.kind != "f":
+            return 0.0
+        plain = plain.astype(np.float64)
+        allowed = np.zeros(want.shape)
+        if magnitude and magnitude[sample][name].shape == want.shape:
+            size = np.abs(magnitude[sample][name].astype(np.float64))
+            allowed += TERMS * eps_of(want.dtype) * np.nan_to_num(size, posinf=0.0)
+        with np.errstate(invalid="ignore"):
+            moves = [
+                np.nan_to_num(np.abs(one[sample][name].astype(np.float64) - plain), posinf=0.0)
+                for one in moved
+                if one[sample][name].shape == want.shape
+            ]
+        if moves:
+            most = np.max(moves, axis=0)
+            allowed += MOVED * np.maximum(most, 0.1 * np.max(most, initial=0.0))
+        return allowed + OWN * self._own(name, plain, sample)
+
+    def _own(self, name: str, plain: np.ndarray, sample: int) -> float:
+        """Return onnxruntime's error on a tensor, 0 if it is not known or no rounding error."""
+        if self._precise is None:
+            try:
+                self._precise = oracle.reference(*_changed(self._content, self._samples, _double))
+            except Refused:
+                self._precise = []
+        if not self._precise or self._precise[sample][name].shape != plain.shape:
+            return 0.0
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(self._precise[sample][name].astype(np.float64) - plain)
+        error = float(np.max(np.nan_to_num(apart, posinf=0.0), initial=0.0))
+        largest = float(np.max(np.nan_to_num(np.abs(plain), posinf=0.0), initial=0.0))
+        return error if error <= _MOST_OWN * largest else 0.0
+
+    def _measured(self) -> tuple[list[Arrays], list[list[Arrays]]]:
+        if self._found is None:
+            self._plain = _run(self._content, self._samples)
+            magnitude = _run(*_changed(self._content, self._samples, np.abs))
+            moved = []
+            for seed in range(_NUDGES):
+                rng = np.random.default_rng(seed)
+
+                def nudge(a: np.ndarray, rng: np.random.Generator = rng) -> np.ndarray:
+                    step = 4 * eps_of(a.dtype)
+                    return (a * (1 + step * rng.choice([-1.0, 1.0], a.shape))).astype(a.dtype)
+
+                moved.append(_run(*_changed(self._content, self._samples, nudge)))
+            self._found = magnitude, [one for one in moved if one]
+        return self._found
+
+
+def _double(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64)
+
+
+def _run(content: bytes, samples: Sequence[Mapping[str, np.ndarray]]) -> list[Arrays]:
+    for run in (oracle.onnxruntime, oracle.reference):
+        try:
+            return run(content, samples)
+        except Refused:
+            continue
+    return []
+
+
+def _changed(
+    content: bytes,
+    samples: Sequence[Mapping[str, np.ndarray]],
+    change: Callable[[np.ndarray], np.ndarray],
+) -> tuple[bytes, list[Arrays]]:
+    """Return a graph and its feeds with every float array changed, settings aside."""
+    model = onnx.load_model_from_string(content)
+    settings = {
+        name for node in model.graph.node if node.op_type in _PARAMETERS for name in node.input[1:]
+    }
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name not in settings]
+    tensors += [
+        attribute.t
+        for node in model.graph.node
+        if node.op_type == "Constant" and node.output[0] not in settings
+        for attribute in node.attribute
+        if attribute.name == "value"
+    ]
+    for tensor in tensors:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype.kind == "f":
+            tensor.CopyFrom(numpy_helper.from_array(change(array), tensor.name))
+    feeds = [
+        {name: change(a) if a.dtype.kind == "f" else a for name, a in one.items()}
+        for one in samples
+    ]
+    return model.SerializeToString(), feeds
