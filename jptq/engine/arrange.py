@@ -66,6 +66,10 @@ def arrange(
     if chosen is not None:
         if chosen.channels_last and specs[0] is not None:
             out.wants[0] = layouts.channels_last(len(specs[0].shape))
+            if have[0] is None:  # a constant lies in ONNX's order
+                out.prepare[0] = functools.partial(
+                    layouts.broadcast, rank=len(specs[0].shape), want=out.wants[0]
+                )
             out.outputs = [layouts.channels_last(len(spec.shape)) for spec in results]
         out.prepare.update({i: f for i, f in chosen.pack.items() if i < len(specs) and specs[i]})
     elif not flowing:

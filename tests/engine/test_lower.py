@@ -35,6 +35,15 @@ def test_depthwise_and_grouped_convolutions_agree() -> None:
     check(g, {"x": normal(2, 4, 7, 5)})
 
 
+@pytest.mark.parametrize("group", [1, 4])
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_a_constant_is_convolved_by_a_kernel_that_is_fed(op: str, group: int) -> None:
+    g = Graph()
+    kernel = g.input("w", (4, 4 // group, 2, 2))
+    g.output(g.add("Relu", g.add(op, g.random(2, 4, 3, 5), kernel, group=group)))
+    check(g, {"w": normal(4, 4 // group, 2, 2)})
+
+
 def test_one_and_three_dimensional_convolutions_agree() -> None:
     g = Graph()
     g.output(g.add("Relu", g.conv(g.input("x", (1, 3, 9)), 3, 4, spatial=1)))
