@@ -68,11 +68,13 @@ class Difference:
       tensor: Its name.
       what: In words.
       explained: Name of the reason (`reasons`), if there is one.
+      distance: As a share of the tensor's length.
     """
 
     tensor: str
     what: str
     explained: str = ""
+    distance: float = np.inf
 
 
 def eps_of(dtype: np.dtype) -> float:
@@ -108,6 +110,14 @@ def unequal(
         return None
     bad = ~(apart <= limit + allowance())
     return _worst(mine, theirs, bad) if bad.any() else None
+
+
+def distance(got: np.ndarray, want: np.ndarray) -> float:
+    """Return the distance of two arrays as a share of the length of the second."""
+    if got.shape != want.shape or want.dtype.kind != "f":
+        return np.inf
+    mine, theirs = got.astype(np.float64), want.astype(np.float64)
+    return float(np.linalg.norm(mine - theirs) / np.maximum(np.linalg.norm(theirs), 1e-30))
 
 
 def _worst(got: np.ndarray, want: np.ndarray, bad: np.ndarray) -> str:

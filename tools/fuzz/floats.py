@@ -12,7 +12,7 @@ import numpy as np
 from jptq.engine import Batching, Forward, Packed, Runner
 from jptq.ir import Model
 from tools.fuzz import oracle, reasons
-from tools.fuzz.compare import Allowance, Difference, unequal
+from tools.fuzz.compare import Allowance, Difference, distance, unequal
 from tools.fuzz.graphs import Case
 
 Arrays = Mapping[str, np.ndarray]
@@ -84,6 +84,7 @@ def _differences(
             want = right[name]
             what = unequal(got[name], want, functools.partial(allowance, name, want, i))
             if what is not None:
-                found.append(Difference(tensor=name, what=f"sample {i}: {what}"))
+                far = distance(got[name], want)
+                found.append(Difference(tensor=name, what=f"sample {i}: {what}", distance=far))
                 break
     return found

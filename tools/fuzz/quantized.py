@@ -32,7 +32,7 @@ from jptq.quant.export import to_qdq
 from jptq.quant.plan import FEATURE, Calibration, Plan
 from jptq.quant.resolve import resolve
 from tools.fuzz import oracle, reasons, settings
-from tools.fuzz.compare import Allowance, Difference, unequal
+from tools.fuzz.compare import Allowance, Difference, distance, unequal
 from tools.fuzz.draw import Draw
 
 _OBSERVER = "_observed"
@@ -212,7 +212,7 @@ class QuantizedQuestion:
             for name, want in right.items():
                 what = unequal(got[name], want, functools.partial(allowance, name, want, i))
                 if what is not None:
-                    close = _apart(got[name], want) <= reasons.MOST_STEPS
+                    close = distance(got[name], want) <= reasons.MOST_STEPS
                     one = self._found(run, name, f"default session, sample {i}: {what}")
                     return [dataclasses.replace(one, explained=reasons.STEPS if close else "")]
         return []
@@ -284,14 +284,6 @@ class QuantizedQuestion:
             if source in given[0]:
                 told[calibration.output] = np.stack([one[source] for one in given])
         return told
-
-
-def _apart(got: np.ndarray, want: np.ndarray) -> float:
-    """Return the distance of two arrays as a share of the length of the second."""
-    if got.shape != want.shape or got.dtype.kind != "f":
-        return np.inf
-    mine, theirs = got.astype(np.float64), want.astype(np.float64)
-    return float(np.linalg.norm(mine - theirs) / np.maximum(np.linalg.norm(theirs), 1e-30))
 
 
 _BLOCK = 4096

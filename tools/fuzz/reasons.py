@@ -59,6 +59,12 @@ DIFFERENCES: tuple[Reason, ...] = (
     ),
 )
 
+ROUNDING = "rounding that a network amplifies"
+"""A network ends elsewhere by less than `MOST_ROUNDING` of the length of an output, and each of its
+units, fed onnxruntime's own numbers, agrees."""
+
+MOST_ROUNDING = 1e-3
+
 STEPS = "steps of rounding"
 """In a default session onnxruntime fuses operators of an export. Sums in another order move values
 across rounding boundaries; no tensor as a whole moves by more than `MOST_STEPS` of its length."""
@@ -70,6 +76,8 @@ REFUSALS: Mapping[str, str] = {
     "and shapes are static",
     r"it shrinks one axis and enlarges another": "a Resize of opset 10 rounds by axis, a later one "
     "has one way for all of them; int16 needs opset 21",
+    r"a graph output is a quantized constant": "model_output_type asks to quantize what a network "
+    "gives out, and it is the same for every input",
     r"its scale became one per channel": "a GroupNormalization of opset 18 scales groups; int16 "
     "needs opset 21",
 }
