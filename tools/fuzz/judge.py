@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from jptq.errors import JptqError
-from jptq.ir import from_bytes
-from tools.fuzz import reasons, rewriting
+from jptq.ir import expand_units, from_bytes, to_bytes
+from tools.fuzz import oracle, reasons, rewriting
 from tools.fuzz.compare import Difference
 from tools.fuzz.draw import Draw
 from tools.fuzz.floats import FloatQuestion
@@ -138,6 +138,10 @@ def _quantized(verdict: Verdict, case: Case, graph: Any) -> QuantizedQuestion | 
         return None
     if reasons.of_model(case.model) is not None:
         return None  # the export would differ as the float graph does
+    try:
+        oracle.onnxruntime(to_bytes(expand_units(graph)), case.samples[:1])
+    except oracle.Refused:
+        return None  # it has no kernel for what would be exported
     draw = Draw(_number(case))
     try:
         return QuantizedQuestion(graph, case.samples, draw, runs=4 if case.long else 3)

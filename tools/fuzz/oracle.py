@@ -110,6 +110,10 @@ def of_node(
     except Refused:
         if onnxruntime_only:
             raise
+        try:  # the evaluator does not look at types
+            onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        except onnx.shape_inference.InferenceError as error:
+            raise Refused(str(error)) from error
         return reference(content, inputs)
 
 

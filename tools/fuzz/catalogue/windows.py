@@ -29,6 +29,8 @@ def windows(b: Builder, lengths: Sequence[int], *, dilations: bool = True) -> di
             for k, length in zip(kernel, lengths, strict=True)
         ]
     auto = draw.weighted(_AUTO, (6, 1, 1, 1))
+    if auto.startswith("SAME") and not _reaches(found, lengths):
+        auto = "NOTSET"
     if auto != "NOTSET" or draw.chance(0.1):
         found["auto_pad"] = auto
     if auto == "NOTSET" and draw.chance(0.6):
@@ -41,6 +43,23 @@ def windows(b: Builder, lengths: Sequence[int], *, dilations: bool = True) -> di
             half * 2 if draw.chance(0.5) else [draw.integer(0, r) for r in (*reach, *reach)]
         )
     return found
+
+
+def _reaches(given: dict[str, Any], lengths: Sequence[int]) -> bool:
+    """Tell whether SAME pads nowhere by less than nothing.
+
+    ONNX does not say what that means: onnxruntime refuses it in a MaxPool, begins an AveragePool
+    later and takes it for no pads in a Conv.
+    """
+    ones = [1] * len(lengths)
+    axes = zip(
+        lengths,
+        given["kernel_shape"],
+        given.get("strides", ones),
+        given.get("dilations", ones),
+        strict=True,
+    )
+    return all((-(-n // s) - 1) * s + (k - 1) * d + 1 >= n for n, k, s, d in axes)
 
 
 @operator("Conv", ranks=_SPATIAL, dtypes=(FLOAT, FLOAT, FLOAT, FLOAT, FLOAT64, FLOAT16),
