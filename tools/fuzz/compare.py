@@ -113,9 +113,14 @@ def unequal(
 
 
 def distance(got: np.ndarray, want: np.ndarray) -> float:
-    """Return the distance of two arrays as a share of the length of the second."""
-    if got.shape != want.shape or want.dtype.kind != "f":
+    """Return the distance of two arrays as a share of the length of the second.
+
+    Integers have none: whether they may differ, their operator alone can say.
+    """
+    if got.shape != want.shape:
         return np.inf
+    if want.dtype.kind != "f":
+        return 0.0
     mine, theirs = got.astype(np.float64), want.astype(np.float64)
     return float(np.linalg.norm(mine - theirs) / np.maximum(np.linalg.norm(theirs), 1e-30))
 

@@ -129,8 +129,9 @@ class QuantizedQuestion:
                     told = given.get(calibration.output)
                     return x if told is None else layouts.convert(told, plain, perm)
 
-                program.run(packed, quantizer, values)
-                return {"reached": reached, "made": made}
+                ends = program.run(packed, quantizer, values)
+                whole = {n: v for n, v in ends.items() if n in self._whole_numbers}
+                return {"reached": reached, "made": made, "whole": whole}
 
             found: dict[str, dict[str, Array]] = jax.vmap(one)(feeds, teachers)
             return found
@@ -196,6 +197,11 @@ class QuantizedQuestion:
                     what = self._off_grid(calibration, made[name][i], told, run)
                     if what is not None:
                         return self._found(run, calibration.output, f"sample {i}: {what}")
+        for name, rows in result["whole"].items():
+            for i, told in enumerate(given):
+                what = unequal(rows[i], told[name], lambda: 0.0)
+                if what is not None:
+                    return self._found(run, name, f"sample {i}: {what}")
         return None
 
     def _default_session(self) -> list[Difference]:
@@ -272,7 +278,13 @@ class QuantizedQuestion:
         wanted = dict.fromkeys([*self._tensors, *self._marked, *marks])
         names = [name for name in wanted if name in there]
         found = oracle.onnxruntime(to_bytes(_giving_out(exported, names)), self.samples)
-        return [{n: a for n, a in one.items() if a.dtype == _FLOAT} for one in found]
+        self._whole_numbers = frozenset(
+            n for n in model.output_names if found[0][n].dtype.kind in "iub"
+        )
+        return [
+            {n: a for n, a in one.items() if a.dtype == _FLOAT or n in self._whole_numbers}
+            for one in found
+        ]
 
     def _teachers(self, given: Sequence[Arrays]) -> dict[str, np.ndarray]:
         """Return what every quantizer and observer is told, ``[samples, *shape]``."""
