@@ -43,6 +43,7 @@ class Agreement:
       samples: Calibration samples that were run.
       outputs: Every output, first with optimisations, then without.
       failure: What the runtime said when it could not run the file, else empty.
+      strict: The forward kept sums within the target's integers, which the file does not.
       strict: The forward kept biases and sums within the target's integers; a file adds exactly.
     """
 
@@ -88,7 +89,12 @@ class Agreement:
                 "(--strict_integers): where sums or biases leave them, the two are not the same."
             )
         elif not self.agrees:
-            text += " Rounding does not explain that."
+            text += (
+                " The forward keeps sums within the target's integers (--strict_integers), the "
+                "file does not."
+                if self.strict
+                else " Rounding does not explain that."
+            )
         text += " It runs there as it is, without options."
         if broken := [output for output in self.outputs if output.broken or output.broken_here]:
             worst = max(broken, key=lambda output: output.broken + output.broken_here)
