@@ -21,6 +21,7 @@ from jptq.quant.calibrated import with_assignment
 from jptq.quant.config import Config, load_config
 from jptq.quant.export import to_qdq
 from jptq.results import Report
+from jptq.tuning.deadline import bounded
 from jptq.tuning.evaluator import Evaluator, Forward
 from jptq.tuning.journal import Journal
 from jptq.tuning.loop import tune_network
@@ -50,6 +51,7 @@ def tune(
     resume: bool = True,
     flags: Mapping[str, Any] | None = None,
     progress: Progress = quiet,
+    later: Callable[[float], None] = lambda seconds: None,
 ) -> Report:
     """Find, verify and write a mixed-precision configuration of a float network.
 
@@ -72,6 +74,7 @@ def tune(
       resume: Reuse what an earlier run in ``out`` found.
       flags: What the user asked for, for ``run.json``.
       progress: ``progress(step, done, total)``.
+      later: ``later(seconds)``: how long what follows the present step takes, at most.
 
     Returns:
       The report; all files are written.
@@ -94,7 +97,9 @@ def tune(
         else Evaluator.of(evaluator)
     )
 
-    def prepared_by(config: Config) -> Prepared:
+    deadline = None if options.time_limit_s is None else started + options.time_limit_s
+
+    def prepared_by(config: Config, progress: Progress = progress) -> Prepared:
         return prepare(
             Path(model),
             calibration_data,
@@ -107,17 +112,19 @@ def tune(
             measured_latency=None if measured_latency is None else Path(measured_latency),
             strict_integers=strict_integers,
             journal=journal,
+            deadline=deadline,
             progress=progress,
         )
 
     found, prepared = tune_network(
         prepared_by(load_config(quant_config)),
         options,
-        prepared_by,
+        lambda config: prepared_by(config, bounded(progress, deadline)),
         evaluator=judge_function,
         journal=journal,
         started=started,
         progress=progress,
+        later=later,
     )
     found = dataclasses.replace(
         found, agreement=check_export(prepared, found.assignment, progress=progress)

@@ -17,6 +17,10 @@ Scores: TypeAlias = Mapping[str, float]
 
 COSINE = "cosine-similarity"
 
+MARGIN = 0.05
+"""Share of the error that a later method has to save: processors add up in other orders, values on
+a rounding boundary fall to the other side, and the error of one sample moves with them."""
+
 
 class Scorer(Protocol):
     """Runs a network with thresholds that were found (hmct-spec 2.4: on one sample)."""
@@ -44,3 +48,16 @@ def goodness(scores: Scores, metric: str) -> float:
     if math.isnan(value):
         return -math.inf
     return value if lookup(METRICS, metric, "metric").better == "higher" else -value
+
+
+def surpasses(value: float, top: float, metric: str) -> bool:
+    """Tell whether a `goodness` is better than another one by more than `MARGIN` of the error."""
+    if not value > top:
+        return False
+    if math.isinf(top):
+        return True
+    if metric == COSINE:
+        return 1.0 - value < (1.0 - MARGIN) * (1.0 - top)
+    if metric == "sqnr":
+        return value > top - 5.0 * math.log10(1.0 - MARGIN)
+    return -value < (1.0 - MARGIN) * -top

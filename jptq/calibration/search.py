@@ -15,7 +15,7 @@ from jptq.calibration.collect import BATCH, Run, channelwise, collect, observed
 from jptq.calibration.found import Calibrated, Trial
 from jptq.calibration.method import CARRIED, FIXED, RANDOM, Method, candidates
 from jptq.calibration.noise import random_samples
-from jptq.calibration.scoring import COSINE, Scorer, goodness
+from jptq.calibration.scoring import COSINE, Scorer, goodness, surpasses
 from jptq.calibration.statistics import Statistics
 from jptq.calibration.weights import weight_thresholds
 from jptq.data import SampleSet
@@ -45,6 +45,7 @@ def calibrate(
     layerwise: LayerwiseSearch | None = None,
     scorer: Scorer | None = None,
     batch_size: int = BATCH,
+    enough: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibrated:
     """Return thresholds for every quantizer of a model.
@@ -61,6 +62,7 @@ def calibrate(
         that with its defaults.
       scorer: Runs what was found. Needed if there are several methods.
       batch_size: Samples per run; the result does not depend on it.
+      enough: Tells, between two methods, that no further one is to be compared.
       progress: Called with the samples done and their number.
 
     Raises:
@@ -124,7 +126,7 @@ def calibrate(
         _logger.info("Run calibration model with %s method.", methods[0].tag)
         return found(methods[0])
     _logger.info("Run calibration model with modelwise search method.")
-    best, tried = _best(methods, found, scorer, modelwise)
+    best, tried = _best(methods, found, scorer, modelwise, enough)
     if layerwise is None:
         return best
     others = [one for one in tried if one.method != best.method]
@@ -195,11 +197,23 @@ def _best(
     found: Callable[[Method], Calibrated],
     scorer: Scorer,
     search: ModelwiseSearch,
+    enough: Callable[[], bool],
 ) -> tuple[Calibrated, list[Calibrated]]:
-    """Return the candidate of the best score, and all; per-channel ones only where it is poor."""
+    """Return the candidate of the best score, and all; per-channel ones only where it is poor.
+
+    A later one has to be clearly better (`surpasses`): which of two equal ones is ahead depends on
+    the processor.
+    """
     best, top, similar, trials, tried = None, -math.inf, -math.inf, [], []
     for method in methods:
         if method.per_channel and similar >= search.similarity:
+            break
+        if best is not None and enough():
+            _logger.warning(
+                "the time limit: %d of %d calibration methods were compared",
+                len(tried),
+                len(methods),
+            )
             break
         candidate = found(method)
         scores = scorer.whole(candidate)
@@ -207,7 +221,7 @@ def _best(
         tried.append(candidate)
         trials.append(Trial(method=method.tag, score=float(scores[search.metric])))
         _logger.info("%s: %s", method.tag, trials[-1].score)
-        if best is None or value > top:
+        if best is None or surpasses(value, top, search.metric):
             best, top = candidate, value
             similar = goodness(scores, COSINE)
     if best is None:

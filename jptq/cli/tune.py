@@ -119,6 +119,7 @@ def tuned(
             resume=flags.resume,
             flags={name: flags[name].value for name in flags if flags[name].present},
             progress=shown,
+            later=shown.later,
             batching=inputs.batching(flags),
         )
     show(report, out, as_json=flags.json)

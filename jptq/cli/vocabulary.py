@@ -221,7 +221,7 @@ VOCABULARY: dict[str, Flag] = {
     ),
     "memory_limit": Flag(
         help="Memory that the process should stay below: batches become smaller, never the set of "
-        "samples. 1400 by default.",
+        "samples. 1400 by default. Where not even one sample fits, that is said.",
         kind="count",
         shown="MIB",
         least=1,
@@ -240,7 +240,9 @@ VOCABULARY: dict[str, Flag] = {
         help="CPU threads of the numeric work; all by default.", kind="count", shown="N", least=1
     ),
     "time_limit": Flag(
-        help="No new run starts after so many seconds; the best result so far is written.",
+        help="Comparing calibration methods, ranking and search end after so many seconds; the best "
+        "result so far is written. The least that a result needs (one calibration, all-INT8, "
+        "all-INT16), and a compilation that has begun, are finished.",
         kind="number",
         shown="SECONDS",
         least=0,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import logging
 import math
 import os
 import sys
@@ -16,6 +17,8 @@ import jax
 import numpy as np
 
 from jptq.engine.program import Program
+
+_logger = logging.getLogger(__name__)
 
 MIB = 2**20
 
@@ -69,6 +72,19 @@ class Batching:
     def room(self, weights: float) -> float:
         """Return the bytes that the samples of a run may take; arguments as `of`."""
         return self.memory - FIXED - COPIES * weights
+
+
+def warn_of_too_little(program: Program, batching: Batching) -> None:
+    """Say where not even one sample can be run below the memory limit."""
+    weights = sum(w.nbytes for w in program.weights.values())
+    least = FIXED + COPIES * weights + forward(program)
+    if batching.memory < least:
+        _logger.warning(
+            "a memory limit of %d MiB cannot be held: this network may take up to %d MiB, one "
+            "sample at a time",
+            batching.memory // MIB,
+            -(-least // MIB),
+        )
 
 
 def hold() -> None:

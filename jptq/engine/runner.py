@@ -122,6 +122,7 @@ class Runner:
         self.program: Program = lower(model, example, plan=plan, prefer=prefer)
         _refuse_nested(model, self.program)
         warn_of_long_integers(self.program)
+        memory.warn_of_too_little(self.program, self.batching)
         self.batch = self.batch_for(memory.forward(self.program))
         self.compilations = Compilations()
         self.weights = {n: jnp.asarray(w) for n, w in self.program.weights.items()}

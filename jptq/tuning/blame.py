@@ -45,7 +45,13 @@ def narrowed(
     if stored is not None:
         return SensitivityTable.from_json(stored)
     measurer.check_time()
-    table = rank(prepared, prepared.all("int8"), outputs=found, samples=samples)
+    table = rank(
+        prepared,
+        prepared.all("int8"),
+        outputs=found,
+        samples=samples,
+        progress=lambda *_: measurer.check_time(),
+    )
     journal.save("ranking-at", *key, content=table.to_json())
     return table
 

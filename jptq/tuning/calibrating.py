@@ -23,6 +23,7 @@ def thresholds(
     target: Target,
     config: Config,
     *,
+    enough: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None],
 ) -> Calibrated:
     """Return the thresholds that a configuration asks for.
@@ -32,6 +33,7 @@ def thresholds(
       samples: At least one.
       target: Accelerator.
       config: Methods and searches; its types are what a search scores.
+      enough: Tells that no further method is to be compared.
       progress: Called with the samples done and their number.
     """
     placed, plan = runner.model, runner.plan
@@ -47,6 +49,7 @@ def thresholds(
         layerwise=config.layerwise,
         scorer=FirstSample(runner, samples[0], target, config),
         batch_size=runner.batch_for(memory.observed(runner.program)),
+        enough=enough,
         progress=progress,
     )
 

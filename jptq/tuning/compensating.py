@@ -10,8 +10,9 @@ from jptq.quant.assign import Assignment, true_int16
 from jptq.quant.config import EC, Config
 from jptq.quant.plan import FEATURE, WEIGHT
 from jptq.results import Evaluation
+from jptq.tuning.deadline import OutOfTime, bounded
 from jptq.tuning.goal import Judge
-from jptq.tuning.measure import Measurer, OutOfTime
+from jptq.tuning.measure import Measurer
 from jptq.tuning.options import AUTO, Options
 from jptq.tuning.prepare import Prepared, Progress, quiet
 from jptq.tuning.repair import repair
@@ -105,7 +106,8 @@ def compensated(
         return None
     try:
         measurer.deadline = deadline
-        found = repair(measurer, judge, samples=options.samples, progress=progress)
+        limited = bounded(progress, deadline)
+        found = repair(measurer, judge, samples=options.samples, progress=limited)
         chosen = dict(found.operands) if found.met else {}
         while chosen:
             measurer.check_time()

@@ -95,6 +95,24 @@ def rank_all(
     return ranking, kept(f"errors-{options.method}", kept_errors, errors)
 
 
+def unranked(prepared: Prepared, metrics: tuple[str, ...]) -> SensitivityTable:
+    """Return a table without rows: there was no time to rank."""
+    return SensitivityTable(
+        rows=(),
+        kind="node",
+        members=(),
+        candidates=("current",),
+        metrics=metrics,
+        score=np.zeros((0, 1, len(metrics))),
+        stderr=np.zeros((0, 1, len(metrics))),
+        outputs=tuple(prepared.calibrated.output_names),
+        method="metric",
+        samples=0,
+        seconds=0.0,
+        digests=prepared.digests,
+    )
+
+
 def problems_of(prepared: Prepared, groups: SensitivityTable) -> dict[str, allocation.Problem]:
     """Return the error models: all views together first, then each alone.
 

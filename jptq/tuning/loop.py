@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 
-from jptq import allocation
+from jptq import allocation, sensitivity
 from jptq.quant.assign import true_int16
 from jptq.quant.emit import quant_config
 from jptq.quant.remarks import renamed_nodes
@@ -14,18 +15,22 @@ from jptq.results.problem import Head
 from jptq.tuning import blame, findings, story
 from jptq.tuning.classify import of_steps
 from jptq.tuning.compensating import Again, Compensated, Corners, compensated, duals, left_int8
+from jptq.tuning.deadline import OutOfTime, bounded
 from jptq.tuning.doubts import doubts
-from jptq.tuning.error_models import problems_of, rank_all
+from jptq.tuning.error_models import VIEWS, problems_of, rank_all, unranked
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.exemptions import exempted
 from jptq.tuning.goal import ROUNDING, Judge
 from jptq.tuning.heads import find_head
 from jptq.tuning.journal import Journal
-from jptq.tuning.measure import Measurer, OutOfTime
+from jptq.tuning.measure import Measurer
 from jptq.tuning.options import Options
 from jptq.tuning.prepare import Prepared, Progress, quiet
 from jptq.tuning.ranges import integer_ranges, kept_inside, note_inside
-from jptq.tuning.search import Search, Step
+from jptq.tuning.search import GIVE_BACK, LADDER, REFINE, UNDERCUT, Search, Step
+
+Later = Callable[[float], None]
+"""``later(seconds)``: how long what follows the present step takes, at most."""
 
 
 def tune_network(
@@ -37,6 +42,7 @@ def tune_network(
     journal: Journal | None = None,
     started: float | None = None,
     progress: Progress = quiet,
+    later: Later = lambda seconds: None,
 ) -> tuple[Report, Prepared]:
     """Find the cheapest configuration that meets the goal; every claim in the report was measured.
 
@@ -50,6 +56,7 @@ def tune_network(
       journal: Keeps findings, for resuming.
       started: `time.monotonic` value that the time limit counts from; now if None.
       progress: Called as work goes on.
+      later: Called with the seconds that what follows the present step takes at most.
 
     Returns:
       The report, and the network that it speaks of: with second operators if ec was used.
@@ -74,13 +81,13 @@ def tune_network(
             plain = plain.on(options.allowed(prepared))
         found = compensated(plain, judge, options, again, deadline=deadline, progress=progress)
     if found is None:
-        return _tuned(plain, judge, options, None, deadline, progress), plain.prepared
-    report = _tuned(found.measurer, judge, options, found, deadline, progress)
+        return _tuned(plain, judge, options, None, deadline, progress, later), plain.prepared
+    report = _tuned(found.measurer, judge, options, found, deadline, progress, later)
     if judge.goal.budget_us is None or report.outcome is Outcome.MET:
         return report, found.measurer.prepared
     # Second operators take time of their own: within the budget the network may do better without.
     beyond = _beyond(judge, report, found.before)
-    without = _tuned(plain, judge, options, None, deadline, progress, beyond=beyond)
+    without = _tuned(plain, judge, options, None, deadline, progress, later, beyond=beyond)
     best, of = without, plain.prepared
     if judge.better(report.final, without.final):
         best, of = report, found.measurer.prepared
@@ -112,6 +119,7 @@ def _tuned(
     compensation: Compensated | None,
     deadline: float | None,
     progress: Progress,
+    later: Later,
     *,
     beyond: Evaluation | None = None,
 ) -> Report:
@@ -125,45 +133,60 @@ def _tuned(
         with that.
       deadline: `time.monotonic` value after which no new run starts.
       progress: Called as work goes on.
+      later: Called with the seconds that what follows the present step takes at most.
       beyond: What ec reached, at more time than the budget.
     """
     prepared, journal = measurer.prepared, measurer.journal
     # Without the corners there is nothing to report: the limit holds for what follows.
     measurer.deadline = None
     floating = measurer.floating()
-    ranking, groups = rank_all(prepared, options, journal, progress)
-    problems = problems_of(prepared, groups)
-    least_us = allocation.least_us(next(iter(problems.values())))
-    runs = 0
-
-    def ran(what: str) -> None:
-        nonlocal runs
-        runs += 1
-        progress(f"run {what}", runs, 0)
-
-    search = Search(measurer, judge, problems, mse=groups, progress=ran)
     suffix = "" if compensation is None else " with ec"
-    first = search.run(f"all-INT8{suffix}", prepared.all("int8"))
-    second = search.run(f"all-INT16{suffix}", prepared.all("int16"))
+    names = f"all-INT8{suffix}", f"all-INT16{suffix}"
+    corners = prepared.all("int8"), prepared.all("int16")
+    first, second = (measurer(*corner) for corner in zip(names, corners, strict=True))
     if compensation is None:
-        ceiling = measurer("every quantizer INT16", true_int16(prepared.plan))
         before = Corners(
             int8=first,
             int16=second,
-            ceiling=ceiling,
+            ceiling=measurer("every quantizer INT16", true_int16(prepared.plan)),
             left=left_int8(prepared),
         )
     else:
         before = compensation.before
     measurer.deadline = deadline
-    head: Head | None = None
+    expected = _most_runs(options, judge, prepared, first)
+    later(sum(expected.values()) * measurer.run_s)
     late = False
+    try:
+        ranking, groups = rank_all(prepared, options, journal, bounded(progress, deadline))
+    except OutOfTime:
+        late = True
+        ranking = unranked(prepared, sensitivity.METRICS_OF["metric"])
+        groups = unranked(prepared, ranking.metrics[:1])
+    problems = {} if late else problems_of(prepared, groups)
+    least_us = first.time_us or 0.0
+    if problems:
+        least_us = allocation.least_us(next(iter(problems.values())))
+    runs = 0
+
+    def ran(what: str, left: int) -> None:
+        nonlocal runs
+        runs += 1
+        later(0.0)
+        progress(f"run {what}", runs, runs + left if left else 0)
+
+    search = Search(measurer, judge, problems, mse=groups, progress=ran)
+    for corner in zip(names, corners, strict=True):
+        search.run(*corner)
+    search.expect(**expected)
+    head: Head | None = None
     too_small = not judge.affords_us(least_us)
     try:
-        if too_small:
+        if too_small or late:
             pass
         elif options.search == "walk":
             if not judge.meets(first):
+                search.begin("walk")
                 search.walk_all(ranking)
         elif options.search == "head":
             head = _head(search, judge, first, options)
@@ -202,6 +225,24 @@ def _tuned(
     )
 
 
+def _most_runs(
+    options: Options, judge: Judge, prepared: Prepared, int8: Evaluation
+) -> dict[str, int]:
+    """Return the most runs that each part of a search takes, by the part's name."""
+    nodes = sum(bool(slots.calibrations) for slots in prepared.plan.slots)
+    quality, budget = judge.goal.has_quality, judge.goal.budget_us is not None
+    if options.search == "walk":
+        return {} if judge.meets(int8) else {"walk": nodes}
+    if options.search == "head":
+        return {}
+    out: dict[str, int] = {}
+    if quality and not judge.meets(int8):
+        out = {"ladder": 1 + LADDER.bit_length(), "refine": REFINE * (1 + len(VIEWS))}
+        out |= {"walk": nodes.bit_length(), "give_back": GIVE_BACK, "undercut": UNDERCUT}
+        out["again"] = GIVE_BACK
+    return out | ({"propose": 4 * (1 + len(VIEWS))} if budget else {})
+
+
 def _beyond(judge: Judge, report: Report, before: Corners) -> Evaluation | None:
     """Return the fastest configuration with ec that keeps the quality, if there is one."""
     keeping = [step for step in report.steps[len(before.steps) :] if judge.meets(step)]
@@ -235,15 +276,23 @@ def _search(
         highest = duals(prepared)
         if not judge.meets(int16) and highest != prepared.all("int16"):
             search.run("all dual-INT16", highest)
+        search.begin("ladder")
         search.ladder()
+        search.begin("refine")
         search.refine()
+        search.begin("walk")
         search.walk(blame.narrowed(search.measurer, judge, ranking, int8, samples=samples))
+        search.begin("give_back")
         search.give_back()
-        if search.undercut(ranking):
+        search.begin("undercut")
+        undercut = search.undercut(ranking)
+        search.begin("again")
+        if undercut:
             search.give_back()
     if goal.budget_us is not None:
         best = search.best().evaluation
         if not (goal.has_quality and judge.meets(best) and judge.affords(best)):
+            search.begin("propose")
             for share in (1.0, 0.98, 0.95, 0.9):
                 search.propose(goal.budget_us * share)
 

@@ -18,6 +18,7 @@ from jptq.quant.assign import Assignment, uniform
 from jptq.results import Comparison, Evaluation, Lost, OutputError, Spread
 from jptq.results.evaluation import plain
 from jptq.tuning.compared import Compared, parts_of
+from jptq.tuning.deadline import OutOfTime, passed
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.journal import Journal
 from jptq.tuning.prepare import Prepared
@@ -25,10 +26,6 @@ from jptq.tuning.scores import Scores
 
 FORMAT = "3"
 """Of what the journal keeps; what has another one is measured anew."""
-
-
-class OutOfTime(Exception):  # noqa: N818 - control flow, not an error
-    """The time limit of the user has passed."""
 
 
 class Measurer:
@@ -43,6 +40,7 @@ class Measurer:
     Attributes:
       scores: The user's.
       deadline: `time.monotonic` value after which nothing new is run, or None.
+      run_s: Seconds that the last configuration took, its scores included.
     """
 
     def __init__(
@@ -58,6 +56,7 @@ class Measurer:
         self.journal = journal
         self.scores = scores or Scores(evaluator, journal, prepared.digest)
         self.deadline: float | None = None
+        self.run_s = 0.0
         self._floats: list[dict[str, Array]] = []
         self._known: dict[str, Evaluation] = {}
 
@@ -101,12 +100,14 @@ class Measurer:
         key = json.dumps(sorted(assignment.items()))
         if key not in self._known:
             self.check_time()
+            started = time.monotonic()
             self._known[key] = self._measured(key, assignment)
+            self.run_s = time.monotonic() - started
         return dataclasses.replace(self._known[key], name=name, predicted_error=predicted)
 
     def check_time(self) -> None:
         """Raise `OutOfTime` if the deadline has passed."""
-        if self.deadline is not None and time.monotonic() > self.deadline:
+        if passed(self.deadline):
             raise OutOfTime
 
     def _measured(self, key: str, assignment: Assignment) -> Evaluation:

@@ -46,6 +46,7 @@ from jptq.results import LatencyTable
 from jptq.targets import Target, load_target
 from jptq.tuning.calibrating import thresholds
 from jptq.tuning.correction import corrected
+from jptq.tuning.deadline import passed
 from jptq.tuning.journal import Journal
 from jptq.tuning.scoring import FirstSample
 from jptq.tuning.source import data_notes, load_float
@@ -178,6 +179,7 @@ def prepare(
     measured_latency: Path | None = None,
     strict_integers: bool = False,
     journal: Journal | None = None,
+    deadline: float | None = None,
     progress: Progress = quiet,
 ) -> Prepared:
     """Load, optimize, place quantizers, calibrate and model latency.
@@ -195,6 +197,7 @@ def prepare(
       strict_integers: Whatever is run quantized keeps biases and sums within the target's
         integers, instead of adding exactly.
       journal: Reuses what an earlier run with the same inputs found.
+      deadline: `time.monotonic` value after which no further calibration method is compared.
       progress: Called as work goes on.
     """
     target = load_target(march)
@@ -239,10 +242,14 @@ def prepare(
             samples,
             target,
             config,
+            enough=lambda: passed(deadline),
             progress=lambda done, total: progress("calibrate", done, total),
         )
         memory.release()
         calibrated, method, raised = found.write(placed), found.method, dict(found.types)
+        if passed(deadline):
+            # Other thresholds than those of a whole search: nothing may be found under its name.
+            identity, journal = files.digest(identity, "cut short", method), Journal(None)
         journal.save_arrays(
             "thresholds",
             identity,

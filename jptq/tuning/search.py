@@ -51,7 +51,7 @@ class Search:
       judge: Knows the goal.
       problems: Error models by name; the first is tried first at every budget.
       mse: Errors of groups, to predict from; nothing is predicted if it has no such column.
-      progress: Called with what is being run.
+      progress: Called with what is being run, and how many runs may follow at most.
 
     Attributes:
       steps: What was run, in order, without repetitions; no two have one name.
@@ -67,7 +67,7 @@ class Search:
         problems: Mapping[str, Problem],
         *,
         mse: SensitivityTable,
-        progress: Callable[[str], None] = lambda what: None,
+        progress: Callable[[str, int], None] = lambda what, left: None,
     ) -> None:
         self.measurer = measurer
         self.judge = judge
@@ -80,6 +80,21 @@ class Search:
         self._mse = mse
         self._seen: set[tuple[tuple[str, str], ...]] = set()
         self._names: collections.Counter[str] = collections.Counter()
+        self._own = 0
+        self._bounds: dict[str, int] = {}
+
+    @property
+    def left(self) -> int:
+        """Most runs that may follow."""
+        return self._own + sum(self._bounds.values())
+
+    def expect(self, **bounds: int) -> None:
+        """Take note of the most runs that each part of the search may take."""
+        self._own, self._bounds = 0, dict(bounds)
+
+    def begin(self, part: str) -> None:
+        """Take note that a part begins, and that the ones before it are over."""
+        self._own = self._bounds.pop(part, 0)
 
     @property
     def plan(self) -> Plan:
@@ -98,7 +113,8 @@ class Search:
           OutOfTime: The deadline has passed.
         """
         key = tuple(sorted(assignment.items()))
-        self.progress(name)
+        self._own = max(0, self._own - 1)
+        self.progress(name, self.left)
         evaluation = self.measurer(name, assignment, predicted=self.predicted(assignment))
         if key not in self._seen:
             self._seen.add(key)

@@ -139,6 +139,11 @@ def notes(
         out.append(
             "The time limit ended the search: this meets the goal, something faster may too."
         )
+    if late and not ranking.rows:
+        out.append(
+            "The time limit was over before nodes were ranked: only all-INT8 and all-INT16 were "
+            "run, the least that a result needs."
+        )
     out.extend(verdict(ending))
     pinned = sum(one.pinned is not None for one in prepared.plan.calibrations)
     if pinned:

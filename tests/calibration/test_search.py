@@ -7,6 +7,7 @@ import pytest
 
 from jptq.calibration import Calibrated, calibrate, candidates
 from jptq.calibration.collect import channelwise, observed
+from jptq.calibration.scoring import surpasses
 from jptq.calibration.weights import weight_thresholds
 from jptq.data import MemorySamples
 from jptq.errors import ConfigError, DataError
@@ -248,6 +249,40 @@ def test_the_best_candidate_is_taken_the_first_among_equals() -> None:
     result = found(Activation(), scorer=scores({"max": 0.95, "max:asymmetric": 0.95}))
     assert result.method == "max"
     assert len(result.trials) == 12
+
+
+@pytest.mark.parametrize(("error", "method"), [(0.0496, "max"), (0.0470, "max:asymmetric")])
+def test_a_later_candidate_has_to_be_clearly_better(error: float, method: str) -> None:
+    """By 5 % of the error: on another processor the order of near ones is another one."""
+    judge = scores({"max": 0.95, "max:asymmetric": 1.0 - error})
+    assert found(Activation(), scorer=judge).method == method
+
+
+@pytest.mark.parametrize(
+    ("metric", "top", "near", "clear"),
+    [
+        ("cosine-similarity", 0.9, 0.904, 0.906),
+        ("mse", -2.0, -1.91, -1.89),
+        ("sqnr", 20.0, 20.1, 20.12),
+    ],
+)
+def test_clearly_better_is_a_share_of_the_error(
+    metric: str, top: float, near: float, clear: float
+) -> None:
+    assert not surpasses(top, top, metric)
+    assert not surpasses(near, top, metric)
+    assert surpasses(clear, top, metric)
+    assert surpasses(near, -np.inf, metric)
+
+
+def test_no_further_method_is_compared_when_time_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    left = iter((False, True))
+    judge = scores({}, default=0.9)
+    result = found(Activation(), scorer=judge, enough=lambda: next(left))
+    assert len(result.trials) == 2
+    assert "2 of 12 calibration methods" in caplog.text
 
 
 def test_per_channel_is_not_tried_once_the_rest_is_good_enough() -> None:

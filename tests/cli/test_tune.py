@@ -77,7 +77,7 @@ def test_a_met_goal_ends_with_zero_and_writes_every_file(
     assert "agrees with the quantized forward" in " ".join(ended.out.split())
     assert "## In onnxruntime" in Path("tuned/report.md").read_text()
     assert max(map(len, ended.out.splitlines())) <= 100
-    assert ended.err == ""
+    assert "jptq: " not in ended.err
     onnx.checker.check_model("tuned/qdq_model.onnx")
     kept = json.loads(Path("tuned/run.json").read_text())
     assert all(kept["hashes"][name] for name in ("model_file", "model", "data", "target"))
@@ -206,15 +206,16 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     undisturbed = Running(files, whole, stop_at=0)
     expected = undisturbed.ended()
     calls = len(undisturbed.calls.read_text())
-    assert calls >= 4, expected
-    returned, out, err = Running(files, resumed, stop_at=3).stopped(number)
+    assert calls >= 5, expected
+    returned, out, err = Running(files, resumed, stop_at=4).stopped(number)
     assert returned == code
     assert out == ""
     if number is not signal.SIGKILL:
-        assert err.count("\n") == 1
+        assert sum(line.startswith("jptq: ") for line in err.splitlines()) == 1
         assert "what is finished is kept" in err
     assert {path.name for path in resumed.iterdir()} == {".jptq"}
     again = Running(files, resumed, stop_at=0)
     assert again.ended()[0] == expected[0]
-    assert len(again.calls.read_text()) == calls - 2
+    # Float, twice, and all-INT8 are known; float is scored again: has what is read changed?
+    assert len(again.calls.read_text()) == calls - 3 + 1
     assert contents(resumed) == contents(whole)

@@ -35,6 +35,20 @@ def test_a_batch_holds_what_the_limit_leaves_room_for_and_one_sample_at_least(
     assert batching.of(per_sample * MIB, weights) == samples
 
 
+@pytest.mark.parametrize(("spare", "said"), [(-1, True), (0, False)])
+def test_a_limit_below_what_one_sample_takes_is_said(
+    spare: int, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = case(smooth()).runner.program
+    weights = sum(w.nbytes for w in program.weights.values())
+    least = FIXED + COPIES * weights + memory.forward(program)
+    caplog.clear()
+    memory.warn_of_too_little(program, Batching(memory=int(least) + 1 + spare * MIB))
+    assert [one.levelname for one in caplog.records] == ["WARNING"] * said
+    if said:
+        assert f"up to {-(-least // MIB):.0f} MiB" in caplog.text
+
+
 def test_a_forward_needs_the_tensors_that_are_alive_together_not_all_of_them() -> None:
     program = case(smooth()).runner.program
     kept = sum(

@@ -9,6 +9,7 @@ import pytest
 
 from jptq import files
 from jptq.errors import ConfigError, UnknownNameError
+from jptq.report import render
 from jptq.results import Outcome
 from jptq.tuning import Evaluator, Journal, Measurer, Options, Prepared, prepare, tune_prepared
 from jptq.tuning.evaluator import Forward
@@ -139,7 +140,25 @@ def test_a_time_limit_that_has_passed_still_gives_a_report(prepared: Prepared) -
     options = Options(min_score=2.0, samples=3, time_limit_s=0.0)
     report = tune_prepared(prepared, options, evaluator=evaluator())
     assert report.outcome is Outcome.OUT_OF_TIME
-    assert report.steps
+    assert [step.name for step in report.steps] == ["all-INT8", "all-INT16"]
+    assert report.sensitivity.rows == ()
+    assert any("before nodes were ranked" in note for note in report.notes)
+    render(report)
+
+
+def test_the_time_that_is_left_is_an_upper_bound(prepared: Prepared, goal: float) -> None:
+    told: list[tuple[str, int, int]] = []
+    report = tune_prepared(
+        prepared,
+        Options(min_score=goal, samples=3),
+        evaluator=evaluator(),
+        progress=lambda *step: told.append(step),
+    )
+    runs = [step for step in told if step[0].startswith("run ")]
+    assert len(runs) >= len(report.steps) > 3
+    bounds = [total for _, _, total in runs if total]
+    assert bounds == sorted(bounds, reverse=True)
+    assert min(bounds) >= len(runs)
 
 
 def test_a_search_that_the_time_limit_cut_short_says_so_if_the_goal_is_met(

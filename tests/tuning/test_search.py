@@ -199,9 +199,13 @@ def test_the_prediction_is_the_sum_of_the_groups() -> None:
         assert c.search.predicted(c.problem.assignment(raised)) == pytest.approx(want)
 
 
-def test_progress_names_every_run() -> None:
+def test_progress_names_every_run_and_how_many_may_follow() -> None:
     c = case(0)
-    named: list[str] = []
-    c.search.progress = named.append
+    named: list[tuple[str, int]] = []
+    c.search.progress = lambda what, left: named.append((what, left))
+    c.search.expect(first=3, second=4)
+    c.search.begin("first")
     c.start()
-    assert named == ["all-int8", "all-int16"]
+    assert named == [("all-int8", 6), ("all-int16", 5)]
+    c.search.begin("second")
+    assert c.search.left == 4
