@@ -43,7 +43,7 @@ class Progress:
         if key != self._key:
             self._key, self._began, self._first = key, now, done
         self.left_s = None
-        if total and done > self._first:
+        if self._first < done < total:
             self.left_s = (now - self._began) / (done - self._first) * (total - done)
         self.show(step, done, total)
 
@@ -123,7 +123,7 @@ class _Lines(Progress):
             return f", at most {clock(self.whole_s)} left in all"
         if self.left_s is not None:
             return f", {clock(self.left_s)} left in this step"
-        if self.later_s is not None:
+        if self.later_s:
             return f", then at most {clock(self.later_s)}"
         return ""
 

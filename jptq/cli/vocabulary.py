@@ -240,8 +240,8 @@ VOCABULARY: dict[str, Flag] = {
         help="CPU threads of the numeric work; all by default.", kind="count", shown="N", least=1
     ),
     "time_limit": Flag(
-        help="Comparing calibration methods, ranking and search end after so many seconds; the best "
-        "result so far is written. The least that a result needs (one calibration, all-INT8, "
+        help="Comparing calibration methods, ranking and search end after so many seconds; the "
+        "best result so far is written. The least that a result needs (one calibration, all-INT8, "
         "all-INT16), and a compilation that has begun, are finished.",
         kind="number",
         shown="SECONDS",

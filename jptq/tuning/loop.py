@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 
 from jptq import allocation, sensitivity
 from jptq.quant.assign import true_int16
@@ -17,7 +16,7 @@ from jptq.tuning.classify import of_steps
 from jptq.tuning.compensating import Again, Compensated, Corners, compensated, duals, left_int8
 from jptq.tuning.deadline import OutOfTime, bounded
 from jptq.tuning.doubts import doubts
-from jptq.tuning.error_models import VIEWS, problems_of, rank_all, unranked
+from jptq.tuning.error_models import problems_of, rank_all, unranked
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.exemptions import exempted
 from jptq.tuning.goal import ROUNDING, Judge
@@ -25,12 +24,10 @@ from jptq.tuning.heads import find_head
 from jptq.tuning.journal import Journal
 from jptq.tuning.measure import Measurer
 from jptq.tuning.options import Options
+from jptq.tuning.outlook import Later, most_runs
 from jptq.tuning.prepare import Prepared, Progress, quiet
 from jptq.tuning.ranges import integer_ranges, kept_inside, note_inside
-from jptq.tuning.search import GIVE_BACK, LADDER, REFINE, UNDERCUT, Search, Step
-
-Later = Callable[[float], None]
-"""``later(seconds)``: how long what follows the present step takes, at most."""
+from jptq.tuning.search import Search, Step
 
 
 def tune_network(
@@ -154,7 +151,7 @@ def _tuned(
     else:
         before = compensation.before
     measurer.deadline = deadline
-    expected = _most_runs(options, judge, prepared, first)
+    expected = most_runs(options, judge, prepared, first)
     later(sum(expected.values()) * measurer.run_s)
     late = False
     try:
@@ -175,9 +172,11 @@ def _tuned(
         later(0.0)
         progress(f"run {what}", runs, runs + left if left else 0)
 
-    search = Search(measurer, judge, problems, mse=groups, progress=ran)
+    search = Search(measurer, judge, problems, mse=groups)
     for corner in zip(names, corners, strict=True):
         search.run(*corner)
+    # The corners were measured before: counted, they would make a run look shorter than it is.
+    search.progress = ran
     search.expect(**expected)
     head: Head | None = None
     too_small = not judge.affords_us(least_us)
@@ -223,24 +222,6 @@ def _tuned(
         ranges=ranges,
         inside=inside,
     )
-
-
-def _most_runs(
-    options: Options, judge: Judge, prepared: Prepared, int8: Evaluation
-) -> dict[str, int]:
-    """Return the most runs that each part of a search takes, by the part's name."""
-    nodes = sum(bool(slots.calibrations) for slots in prepared.plan.slots)
-    quality, budget = judge.goal.has_quality, judge.goal.budget_us is not None
-    if options.search == "walk":
-        return {} if judge.meets(int8) else {"walk": nodes}
-    if options.search == "head":
-        return {}
-    out: dict[str, int] = {}
-    if quality and not judge.meets(int8):
-        out = {"ladder": 1 + LADDER.bit_length(), "refine": REFINE * (1 + len(VIEWS))}
-        out |= {"walk": nodes.bit_length(), "give_back": GIVE_BACK, "undercut": UNDERCUT}
-        out["again"] = GIVE_BACK
-    return out | ({"propose": 4 * (1 + len(VIEWS))} if budget else {})
 
 
 def _beyond(judge: Judge, report: Report, before: Corners) -> Evaluation | None:

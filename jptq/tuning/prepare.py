@@ -207,6 +207,7 @@ def prepare(
         path, data, input_shapes=input_shapes, input_values=input_values, limit=limit
     )
     progress("load", 1, 1)
+    progress("prepare", 0, 0)
     floating = compensate(
         floating,
         compensations(config, floating, target),
