@@ -28,10 +28,9 @@ from jptq.tuning.prepare import (
     Progress,
     prepare,
     quiet,
-    spread,
 )
 from jptq.tuning.reopen import from_calibrated
-from jptq.tuning.source import is_calibrated
+from jptq.tuning.source import is_calibrated, spread
 
 load_model = load
 

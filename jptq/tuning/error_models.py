@@ -13,7 +13,8 @@ from jptq.results import SensitivityTable
 from jptq.sensitivity import exact
 from jptq.tuning.journal import Journal
 from jptq.tuning.options import Options
-from jptq.tuning.prepare import Prepared, Progress, spread
+from jptq.tuning.prepare import Prepared, Progress
+from jptq.tuning.source import spread
 
 VIEWS = ("channel-nsr", "nsr", "mse")
 """How the exact sweep's errors are looked at; none of them orders every network well."""

@@ -16,8 +16,8 @@ from jptq.results.problem import Advice
 from jptq.tuning.compared import VARIES, parts_of
 from jptq.tuning.journal import Journal
 from jptq.tuning.measure import Measurer
-from jptq.tuning.prepare import Prepared, spread
-from jptq.tuning.source import First
+from jptq.tuning.prepare import Prepared
+from jptq.tuning.source import First, spread
 
 SAMPLES = 4
 """Samples that are run to see where numbers end."""

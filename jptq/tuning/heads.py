@@ -26,8 +26,9 @@ from jptq.sensitivity import exact, rows_of
 from jptq.tuning.advice import producer_of
 from jptq.tuning.goal import Judge
 from jptq.tuning.measure import Measurer
-from jptq.tuning.prepare import Prepared, Progress, quiet, spread
+from jptq.tuning.prepare import Prepared, Progress, quiet
 from jptq.tuning.ranking import at
+from jptq.tuning.source import spread
 
 LIMIT = 10
 """Most subgraphs that are run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,6 @@ from jptq import __version__, files, ir, latency
 from jptq.calibration import activation_of, bias
 from jptq.data import Samples
 from jptq.engine import Batching, Runner, lower, memory
-from jptq.errors import DataError
 from jptq.ir import Model
 from jptq.quant.assign import (
     Assignment,
@@ -390,17 +389,3 @@ def assembled(
         runner=runner,
         digest=files.digest(identity, repr(times.to_json())),
     )
-
-
-def spread(samples: Samples, count: int) -> Sequence[Mapping[str, np.ndarray]]:
-    """Return some samples, evenly taken from the whole set.
-
-    Raises:
-      DataError: There are none.
-    """
-    if not len(samples):
-        raise DataError("there are no samples")
-    picked = np.unique(
-        np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
-    )
-    return [samples[int(i)] for i in picked]

@@ -10,7 +10,8 @@ from jptq.ir.paths import ancestors
 from jptq.quant.assign import Assignment
 from jptq.results import SensitivityTable
 from jptq.sensitivity import METRICS_OF, Rows, exact, quantizer_rows, rows_of
-from jptq.tuning.prepare import Prepared, Progress, quiet, spread
+from jptq.tuning.prepare import Prepared, Progress, quiet
+from jptq.tuning.source import spread
 
 
 def rank(

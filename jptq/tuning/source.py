@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from jptq import files, ir
 from jptq.data import Expected, Samples, load_samples
-from jptq.errors import ModelError
+from jptq.errors import DataError, ModelError
 from jptq.ir import Model
 
 
@@ -170,3 +170,17 @@ class First:
         if not 0 <= index < self.count:
             raise IndexError(index)
         return self.whole[index]
+
+
+def spread(samples: Samples, count: int) -> Sequence[Mapping[str, np.ndarray]]:
+    """Return some samples, evenly taken from the whole set.
+
+    Raises:
+      DataError: There are none.
+    """
+    if not len(samples):
+        raise DataError("there are no samples")
+    picked = np.unique(
+        np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
+    )
+    return [samples[int(i)] for i in picked]

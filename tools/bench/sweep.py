@@ -24,7 +24,7 @@ from jptq.engine import lower, memory
 from jptq.errors import JptqError
 from jptq.results import SensitivityTable
 from jptq.sensitivity import METRICS_OF, exact, rows_of
-from jptq.tuning.prepare import spread
+from jptq.tuning.source import spread
 from tools.bench import clock
 from tools.bench.networks import SAMPLES, Network
 from tools.bench.record import Bench, Column
