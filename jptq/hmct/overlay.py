@@ -83,8 +83,10 @@ def _made(folder: Path) -> tuple[Path, Path]:
     below = site.getsitepackages()
     if site.ENABLE_USER_SITE:
         below.append(site.getusersitepackages())
-    # This very jptq, then the packages of the environment below with their own path files.
-    lines = [str(root), *(f"import site; site.addsitedir({path!r})" for path in below)]
+    # Our two before PYTHONPATH, where the vendor's may be; then this very jptq, and the packages of
+    # the environment below with their own path files.
+    lines = [f"import sys; sys.path.insert(0, {str(packages)!r})", str(root)]
+    lines += [f"import site; site.addsitedir({path!r})" for path in below]
     (packages / "below.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
     for name, module in PROGRAMS.items():
         program = python.parent / name

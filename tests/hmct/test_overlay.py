@@ -95,14 +95,18 @@ def test_what_leads_to_the_interpreter_is_put_back() -> None:
     assert not folder.exists()
 
 
-def test_the_environment_below_stays_as_it_is() -> None:
-    """A package of the vendor that is installed there is hidden from the script, not replaced."""
-    code = "import importlib.util; print(importlib.util.find_spec('hmct'))"
+def test_a_package_of_the_vendor_is_hidden_from_the_script_and_stays_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hmct").mkdir()
+    (tmp_path / "hmct" / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code = "import importlib.util; print(importlib.util.find_spec('hmct').origin)"
     below = sys.executable
     with overlay():
         outside, inside = (
             subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
             for python in (below, sys.executable)
         )
-    assert outside == "None\n"
+    assert outside == f"{tmp_path / 'hmct' / '__init__.py'}\n"
     assert "jptq-run-" in inside
