@@ -105,9 +105,12 @@ def unit_length(b: Builder, x: Value) -> Sequence[Value]:
     return b.node("LpNormalization", x, axis=b.draw.pick([axis, None]), p=b.draw.pick([1, 2, None]))
 
 
-@operator("Det", ranks=(2, 3, 4))
+@operator("Det", ranks=(2, 3, 4), weight=0.0)
 def determinant(b: Builder, x: Value) -> Sequence[Value]:
-    """Add determinants of square matrices."""
+    """Add determinants of square matrices.
+
+    Not in networks: of two equal rows one elimination gives 0, another a rounding error of its own.
+    """
     size = min(x.shape[-2:])
     if x.shape[-1] != x.shape[-2]:
         x = b.operand((*x.shape[:-2], size, size))
