@@ -13,6 +13,9 @@ from typing import Any
 
 from jptq.errors import StorageError
 
+_under_way: set[Path] = set()
+"""Temporary files of `atomic_path`."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -32,6 +35,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _refused(path, error) from error
     temporary = Path(name)
+    _under_way.add(temporary)
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -45,6 +49,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise _refused(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+        _under_way.discard(temporary)
+
+
+def discard() -> None:
+    """Remove the files that are being written: for a process that ends at once."""
+    for temporary in tuple(_under_way):
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -47,7 +47,7 @@ class Graph:
         """Add an initializer; a float becomes a float32 scalar, a list int64."""
         if isinstance(array, float):
             array = np.float32(array)
-        elif not isinstance(array, np.ndarray):
+        elif not isinstance(array, (np.ndarray, np.generic)):
             array = np.array(array, np.int64)
         name = name or f"constant_{len(self.constants)}"
         self.constants[name] = np.asarray(array)

@@ -6,9 +6,12 @@ another command is unknown to it.
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
@@ -20,6 +23,9 @@ from jptq.registry import lookup
 
 WIDTH = 100
 """Columns that help is wrapped to."""
+
+_MOST_NUMBER = 1e15
+"""Of any flag: microseconds of thirty years."""
 
 _GUTTER = 31
 """Column in which the help of a flag begins."""
@@ -84,9 +90,9 @@ def _parser(flag: Flag) -> absl_flags.ArgumentParser[Any]:
     if flag.kind == "words":
         return absl_flags.ListParser()
     if flag.kind == "number":
-        return _FiniteParser(lower_bound=flag.least)
+        return _FiniteParser(lower_bound=flag.least, upper_bound=_MOST_NUMBER)
     if flag.kind == "count":
-        return absl_flags.IntegerParser(lower_bound=flag.least)
+        return absl_flags.IntegerParser(lower_bound=flag.least, upper_bound=flag.most)
     return absl_flags.ArgumentParser()
 
 
@@ -117,6 +123,7 @@ def parse(
     """
     values = define(command, names)
     where = f"jptq {command}"
+    _refuse_flag_files(arguments, where)
     try:
         stray = values([where, *_renamed(arguments, names)])[1:]
     except absl_flags.UnrecognizedFlagError as error:
@@ -153,6 +160,36 @@ def _renamed(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
         today = OLDER.get(name) if argument.startswith("-") else None
         found.append(f"--{today}{equals}{value}" if today in names else argument)
     return [*found, *arguments[end:]]
+
+
+_FLAG_FILE_BYTES = 1 << 20
+_FLAG_FILE = re.compile(r"--?flagfile(=|\s+|$)")
+
+
+def _refuse_flag_files(arguments: Sequence[str], where: str, above: tuple[Path, ...] = ()) -> None:
+    """Refuse a ``--flagfile`` that has no end: a device, a giant, one that names itself."""
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        found = _FLAG_FILE.match(argument)
+        if found is None:
+            continue
+        path = Path(argument[found.end() :].strip() or following).expanduser()
+        why = ""
+        if path.exists() and not path.is_file():
+            why = "it is no regular file"
+        elif path.is_file() and path.stat().st_size > _FLAG_FILE_BYTES:
+            why = f"it has {path.stat().st_size} bytes"
+        elif path.is_file() and path.resolve() in above:
+            why = "it names itself, or one that it is named in does"
+        if why:
+            raise StorageError("--flagfile cannot be read", where=where, why=f"{path}: {why}")
+        if path.is_file():
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines()
+            except (OSError, ValueError) as error:
+                raise StorageError(
+                    "--flagfile cannot be read", where=where, why=f"{path}: {error}"
+                ) from None
+            _refuse_flag_files(lines, where, (*above, path.resolve()))
 
 
 def _last(error: Exception) -> str:

@@ -12,7 +12,6 @@ import importlib
 import logging
 import os
 import platform
-import signal
 import sys
 import tempfile
 import time
@@ -20,10 +19,11 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 
 from jptq import __version__
-from jptq.cli import compile_flags, flags
+from jptq.cli import compile_flags, flags, signals
+from jptq.cli.signals import INTERRUPTED, TERMINATED
 from jptq.errors import JptqError, StorageError
 from jptq.registry import lookup
 
@@ -46,21 +46,24 @@ COMMANDS = {
 ``WORDS`` names the repeated flag that takes words without a flag, if there is one. A command with
 ``verbatim(arguments)`` in the place of ``run`` parses its arguments itself."""
 
-FAULT, USAGE, INTERRUPTED, PIPE, TERMINATED = 1, 2, 130, 141, 143
+FAULT, USAGE, PIPE = 1, 2, 141
 
 _FOLDERS = ("tune", "demo", "calibrate")
 """Commands that write to a folder of their own if no ``--out`` is given."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_FILE = (
+    *(errno.ENAMETOOLONG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
+    *(errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ETXTBSY, errno.ENOTEMPTY),
+)
+"""What the system refuses, wherever that is met."""
+
 _HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
-
-
-class Terminated(BaseException):
-    """SIGTERM came; not an `Exception`, so that no handler of ours or of the user swallows it."""
 
 
 def entry(run: Callable[[Sequence[str]], int] | None = None) -> None:
     """Run a program; ``jptq`` if none is named."""
-    signal.signal(signal.SIGTERM, _on_terminate)
+    signals.install()
     sys.exit((run or main)(sys.argv[1:]))
 
 
@@ -98,8 +101,10 @@ def guarded(
         except JptqError as error:
             code = _refuse(program, error)
         except KeyboardInterrupt:
+            signals.caught()
             code = _say(program, "interrupted" + kept(), INTERRUPTED)
-        except Terminated:
+        except signals.Terminated:
+            signals.caught()
             code = _say(program, "terminated" + kept(), TERMINATED)
         except BrokenPipeError:
             # What is left in the buffer would raise again when Python exits.
@@ -163,10 +168,6 @@ def _command(name: str) -> ModuleType:
     return importlib.import_module(COMMANDS[name])
 
 
-def _on_terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
 def _kept(arguments: Sequence[str]) -> str:
     """Say whether the interrupted command can go on; it was a known one, or it would not run."""
     if not arguments or "resume" not in _command(arguments[0]).FLAGS:
@@ -189,12 +190,17 @@ def _refuse(program: str, error: JptqError) -> int:
 
 def _understood(error: Exception) -> JptqError | None:
     """Return what to say of a failure of the machine; None if it is a fault of ours."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in _FULL:
         return StorageError(
             f"cannot write {error.filename or 'a file'}",
             why=error.strerror or str(error),
             hint="free space or choose another --out",
         )
+    if isinstance(error, OSError) and error.errno in _NO_FILE:
+        name = (
+            shown if len(shown := str(error.filename or "a file")) <= 100 else f"{shown[:100]}..."
+        )
+        return StorageError(f"cannot use {name}", why=error.strerror or str(error))
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         return JptqError(
             "out of memory",

@@ -27,6 +27,10 @@ def folder(path: Path | str) -> Path:
       StorageError: It is a file, or nothing can be written there.
     """
     path = Path(path)
+    try:
+        path.exists()
+    except OSError as error:  # a name that no file can have
+        raise StorageError("--out cannot be written", why=error.strerror or str(error)) from None
     if path.exists() and not path.is_dir():
         raise StorageError("--out is a file", where=str(path), hint="give a folder")
     nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())

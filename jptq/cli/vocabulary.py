@@ -18,6 +18,7 @@ class Flag:
       shown: What stands for the value in the help; empty for a switch.
       default: Used if the flag is not given.
       least: Lower bound of a number.
+      most: Upper bound of a count.
       choices: The only values of a text flag.
     """
 
@@ -26,6 +27,7 @@ class Flag:
     shown: str = ""
     default: str | float | bool | None = None
     least: int | None = None
+    most: int = 2**31 - 1
     choices: tuple[str, ...] = ()
 
 
@@ -237,7 +239,11 @@ VOCABULARY: dict[str, Flag] = {
         choices=("cpu", "gpu", "tpu"),
     ),
     "threads": Flag(
-        help="CPU threads of the numeric work; all by default.", kind="count", shown="N", least=1
+        help="CPU threads of the numeric work; all by default.",
+        kind="count",
+        shown="N",
+        least=1,
+        most=1024,
     ),
     "time_limit": Flag(
         help="Comparing calibration methods, ranking and search end after so many seconds; the "

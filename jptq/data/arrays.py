@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from jptq.errors import DataError
 
 _HEADER_BYTES = 1 << 16
 _DAMAGED = (
-    *(OSError, ValueError, EOFError, RuntimeError, SyntaxError),
+    *(OSError, ValueError, EOFError, RuntimeError, SyntaxError, OverflowError, MemoryError),
     *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 """What NumPy and zipfile raise for a file that is none of theirs, damaged or encrypted."""
@@ -33,6 +34,7 @@ def read_array(path: Path, expected: Expected) -> np.ndarray:
         return _read_bytes(path, expected)
     try:
         # The header is checked before anything of its size is allocated.
+        _refuse_negative(path)
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except _DAMAGED as error:
         raise DataError("not an .npy file", where=str(path), why=str(error)) from error
@@ -43,6 +45,27 @@ def read_array(path: Path, expected: Expected) -> np.ndarray:
     array = expected.taken(np.array(mapped, order="C"))
     check_values(array, where=str(path))
     return array
+
+
+def _refuse_negative(path: Path) -> None:
+    """Refuse an array of which an axis is shorter than nothing: mapped, it has the wrong size."""
+    with path.open("rb") as stream:
+        if stream.read(6) != np.lib.format.MAGIC_PREFIX:
+            return  # NumPy says what it is
+        stream.seek(0)
+        shape, _ = _header(stream)
+    if any(length < 0 for length in shape):
+        raise ValueError(f"its header says shape {shape}")
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Read the shape and type that an ``.npy`` file begins with."""
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+        version, np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read(stream)
+    return shape, dtype
 
 
 def _read_bytes(path: Path, expected: Expected) -> np.ndarray:
@@ -108,11 +131,9 @@ def _unpacked(
             why=f"input {expected.name!r} has shape {expected.shape}",
         )
     with packed.open(entry) as stream:
-        version = np.lib.format.read_magic(stream)
-        read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
-            version, np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read(stream)
+        shape, dtype = _header(stream)
+    if any(length < 0 for length in shape):
+        raise ValueError(f"its header says shape {shape}")
     if dtype.hasobject:
         raise ValueError("it holds pickled objects")
     check_layout(shape, dtype, expected, where=where)

@@ -19,6 +19,9 @@ COLUMNS = {"int8_us": "int8", "int16_us": "int16", "dual_int16_us": "dual-int16"
 
 REQUIRED = ("int8_us", "int16_us")
 
+_MOST_US = 1e12
+"""Of one node: twelve days. Sums of larger ones leave the range of numbers."""
+
 
 def read_measured(path: Path) -> dict[str, dict[str, float]]:
     """Read a table of measured times.
@@ -159,7 +162,7 @@ def _times(cells: Mapping[str, object], *, where: str) -> dict[str, float]:
             value = math.nan if isinstance(cell, bool) else float(str(cell))
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and value >= 0):
+        if not 0 <= value <= _MOST_US:
             raise ConfigError(f"{column} is {cell!r}, not a time in microseconds", where=where)
         times[candidate] = value
     return times

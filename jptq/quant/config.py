@@ -35,6 +35,9 @@ MIN_BINS = 129
 MIN_MAX_BINS = 258
 """Limits of ``num_bin`` and ``max_num_bin`` (hmct-spec 2.2)."""
 
+MOST_BINS = 2**20
+"""Of a histogram: float32 tells no more apart, and each feature holds one."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Activation:
@@ -286,8 +289,8 @@ def _activation(table: Mapping[str, Any], *, where: str) -> Activation:
     out = Activation(
         calibration_type=() if methods == ("default",) else methods,
         max_percentile=several(table, "max_percentile", number(0.5), where),
-        num_bin=several(table, "num_bin", count(MIN_BINS), where),
-        max_num_bin=several(table, "max_num_bin", count(MIN_MAX_BINS), where),
+        num_bin=several(table, "num_bin", count(MIN_BINS, MOST_BINS), where),
+        max_num_bin=several(table, "max_num_bin", count(MIN_MAX_BINS, MOST_BINS), where),
         per_channel=several(table, "per_channel", flag, where),
         asymmetric=several(table, "asymmetric", flag, where),
     )

@@ -46,13 +46,14 @@ def number(least: float) -> Check[float]:
     return check
 
 
-def count(least: int) -> Check[int]:
-    """Return the check that a value is an integer from `least`."""
+def count(least: int, most: int = 2**31 - 1) -> Check[int]:
+    """Return the check that a value is an integer from `least` to `most`."""
 
     def check(value: object, key: str, where: str) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            end = f" to {most}" if isinstance(value, int) and value > most else ""
             raise ConfigError(
-                f"{key!r} is an integer from {least}, not {_SHORT.repr(value)}", where=where
+                f"{key!r} is an integer from {least}{end}, not {_SHORT.repr(value)}", where=where
             )
         return value
 

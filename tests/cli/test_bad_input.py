@@ -168,3 +168,51 @@ def test_an_evaluator_that_cannot_be_loaded_is_refused(
     script = files.folder / "score.py"
     script.write_text(text)
     refused(jptq, files, "--evaluator", said, flags=(f"--evaluator={script}",))
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--threads=100000", "100000"),
+        ("--seed=99999999999999999999", "99999999999999999999"),
+        ("--latency_budget_us=1e300", "1e+300"),
+        (f"--out={'o' * 300}", "--out cannot be written"),
+        ("--flagfile=/dev/zero", "no regular file"),
+    ],
+)
+def test_values_beyond_all_measure_are_refused(
+    jptq: Jptq, files: Files, flag: str, said: str
+) -> None:
+    refused(jptq, files, said, flags=(flag,))
+
+
+def test_flag_files_that_name_each_other_are_refused(jptq: Jptq, files: Files) -> None:
+    one, other = files.folder / "one", files.folder / "other"
+    one.write_text(f"--flagfile={other}\n")
+    other.write_text(f"--march=nash-e\n--flagfile {one}\n")
+    refused(jptq, files, "names itself", flags=(f"--flagfile={one}",))
+
+
+def test_a_time_beyond_all_measure_names_its_node(jptq: Jptq, files: Files) -> None:
+    table = files.folder / "times.csv"
+    table.write_text("node,int8_us,int16_us\nstem,1,1e308\n")
+    ended = jptq("latency", f"--model={files.model}", f"--latency_table={table}")
+    assert (ended.code, "1e308" in ended.err, "stem" in ended.err) == (2, True, True)
+
+
+def test_a_number_of_bins_beyond_all_measure_is_refused(jptq: Jptq, files: Files) -> None:
+    config = files.folder / "config.json"
+    config.write_text('{"model_config": {"activation": {"num_bin": 100000000000}}}')
+    refused(jptq, files, "num_bin", "1048576", flags=(f"--quant_config={config}",))
+
+
+@pytest.mark.parametrize("shape", ["(-1, 2, 6, 6)", "(1, 2, -6, -6)"])
+def test_a_header_with_a_negative_length_names_the_file(
+    jptq: Jptq, files: Files, shape: str
+) -> None:
+    path = files.data / "x" / "002.npy"
+    content = path.read_bytes().replace(b"(1, 2, 6, 6), }" + b" " * 2, f"{shape}, }}".encode())
+    content = content.replace(b"(1, 2, 6, 6), }", f"{shape}, }}".encode())
+    header = content.index(b"\n")
+    path.write_bytes(content[:header][: 127 - 0].ljust(127) + b"\n" + content[header + 1 :])
+    refused(jptq, files, "002.npy", "not an .npy file")

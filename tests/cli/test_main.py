@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from jptq.cli import main as program
-from jptq.cli.main import COMMANDS, Terminated, _kept
+from jptq.cli.main import COMMANDS, _kept
+from jptq.cli.signals import Terminated
 from jptq.errors import ConfigError
 from tests.cli.conftest import Ended
 
