@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +11,7 @@ import jax
 import numpy as np
 
 from jptq.engine.arrange import Spec
+from jptq.engine.guard import may_be_giant, refuse_giants
 from jptq.engine.program import Operand
 from jptq.ops.registry import Op
 
@@ -18,7 +21,12 @@ def fold(entry: Op, values: Sequence[Any], attributes: Mapping[str, Any]) -> tup
 
     64-bit types are on inside: shape arithmetic is int64 in ONNX. Inputs and outputs are NumPy
     arrays, tuples of them (sequences) or None (absent).
+
+    Raises:
+      ShapeError: A result is larger than any tensor may be.
     """
+    if may_be_giant(values, attributes):
+        _refuse_giants(entry, values, attributes)
     with jax.enable_x64(True), jax.ensure_compile_time_eval(), jax.default_device(_host()):
         operands: list[Any] = [
             v if entry.is_static(i) else jax.tree.map(jax.numpy.asarray, v)
@@ -27,6 +35,20 @@ def fold(entry: Op, values: Sequence[Any], attributes: Mapping[str, Any]) -> tup
         result = entry.function(*operands, **attributes)
         results = result if isinstance(result, tuple) else (result,)
         return tuple(jax.tree.map(np.asarray, r) for r in results)
+
+
+def _refuse_giants(entry: Op, values: Sequence[Any], attributes: Mapping[str, Any]) -> None:
+    """Look at the shapes of results before they are computed, if values do not decide them."""
+    static = {i: v for i, v in enumerate(values) if entry.is_static(i) or _is_nested(v)}
+    dynamic = {i: Spec(v.shape, v.dtype) for i, v in enumerate(values) if i not in static}
+    function = functools.partial(entry.function, **attributes)
+    with contextlib.suppress(jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+        results, _ = infer(function, dynamic, static, len(values), True)
+        refuse_giants([spec for spec in jax.tree.leaves(results) if isinstance(spec, Spec)])
+
+
+def _is_nested(value: Any) -> bool:
+    return not isinstance(value, np.ndarray)
 
 
 def infer(

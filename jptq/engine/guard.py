@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from jptq.engine.arrange import Spec
 from jptq.errors import ModelError, ShapeError
 from jptq.ir.model import Node
 from jptq.quant.plan import Calibration
@@ -54,6 +58,54 @@ def guarded(
             where=f"node {node.name!r}, input shapes {listed}",
             why=said.splitlines()[0],
         ) from error
+    except (ArithmeticError, MemoryError) as error:
+        raise ShapeError(
+            f"{node.op} cannot be computed",
+            where=f"node {node.name!r}, input shapes {listed}",
+            why=str(error).partition("\n")[0] or type(error).__name__,
+        ) from error
+
+
+LARGEST = 1 << 32
+"""Bytes of any tensor of one sample: hundreds of times those of a camera's picture in float32."""
+
+_WORTH_A_LOOK = 1 << 24
+"""Elements that a folded result may have without being looked at first."""
+
+
+def refuse_giants(results: Sequence[Spec]) -> None:
+    """Refuse results that no machine is to hold, before anything of their size is made.
+
+    Args:
+      results: Shapes and types, of one sample.
+
+    Raises:
+      ShapeError: One of them is larger than `LARGEST`.
+    """
+    for spec in results:
+        held = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+        if held > LARGEST:
+            raise ShapeError(
+                f"its result has {held / 2**30:.3g} GiB",
+                why=f"its shape is {tuple(spec.shape)}; {LARGEST >> 30} GiB are the most that one "
+                "tensor may have",
+                hint="check the constants that the shape is computed from",
+            )
+
+
+def may_be_giant(values: Sequence[Any], attributes: Mapping[str, Any]) -> bool:
+    """Tell whether an operator could make much of values: broadcast, tiled, padded, expanded."""
+    bound = 1
+    for value in values:
+        if not isinstance(value, np.ndarray) or value.size == 0:
+            continue
+        bound *= value.size
+        if value.dtype.kind in "iu" and value.size <= 16:
+            bound *= math.prod(max(abs(int(n)), 1) for n in value.ravel())
+    for given in attributes.values():
+        numbers = given if isinstance(given, tuple) else (given,)
+        bound *= math.prod(max(abs(n), 1) for n in numbers if type(n) is int)
+    return bound > _WORTH_A_LOOK
 
 
 def refuse_channels(quantizer: Calibration, shape: tuple[int, ...]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from jptq.engine import layouts, nesting, subgraphs
 from jptq.engine.arrange import Spec, arrange
 from jptq.engine.fold import fold, infer, infer_step
-from jptq.engine.guard import guarded, refuse_channels
+from jptq.engine.guard import guarded, refuse_channels, refuse_giants
 from jptq.engine.layouts import Perm
 from jptq.engine.nesting import Flat, Nest, Tree
 from jptq.engine.operators import choose, cost_of, find_op, refuse_text, refuse_unsupported
@@ -207,9 +207,8 @@ class _Lowering:
             values = [
                 nesting.put_together(n, self.nests, self.known) if n else None for n in node.inputs
             ]
-            for name, value in zip(
-                node.outputs, self._guard(node, fold, entry, values, attributes), strict=False
-            ):
+            found = self._guard(node, fold, entry, values, attributes)
+            for name, value in zip(node.outputs, found, strict=False):
                 if name:
                     self._know(name, value)
             return
@@ -243,6 +242,7 @@ class _Lowering:
             if not needed:
                 raise
             raise _NeedsValueError(needed, error) from None
+        self._guard(node, refuse_giants, [s for s in abstract if isinstance(s, Spec)])
         outputs, nests = nesting.named(node.outputs, flat.results)
         self.nests |= nests
         if all(value is not None for value in known):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jptq.errors import ModelError
+from jptq.errors import ModelError, ShapeError
 from jptq.ops.cast import element_type
 from jptq.ops.registry import op
 from jptq.ops.traits import Ints, Layout, Traits
@@ -54,6 +54,10 @@ def constant_of_shape(input: np.ndarray, *, value: np.ndarray | None = None) -> 
     return np.broadcast_to(element.reshape(()), tuple(input.tolist()))
 
 
+_MOST_STEPS = 2**29
+"""Of a Range, which is computed while tracing."""
+
+
 @op("Range", since=(11, 27), static=("start", "limit", "delta"), traits=Traits.shape_only())
 def arange(
     start: np.ndarray, limit: np.ndarray, delta: np.ndarray, *, stash_type: int = 1
@@ -62,6 +66,8 @@ def arange(
     dtype = start.dtype
     first, last, step = (np.asarray(bound).item() for bound in (start, limit, delta))
     count = max(math.ceil((last - first) / step), 0)
+    if count > _MOST_STEPS:
+        raise ShapeError(f"its result has {count} elements", why=f"its shape is ({count},)")
     is_narrow = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
     wide = element_type(stash_type) if is_narrow else dtype
     return (np.arange(count).astype(wide) * wide.type(step) + wide.type(first)).astype(dtype)
