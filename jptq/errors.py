@@ -3,7 +3,36 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+_UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories: controls, marks that turn the direction of writing, halves of characters,
+ends of lines and paragraphs."""
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    r"""Return text that a terminal or a page shows as it is, and nothing else happens.
+
+    Names in a file may hold what moves the cursor, recolours the screen or turns the direction of
+    writing. Everything that people read goes through here; files for machines keep true names.
+
+    Args:
+      text: Any.
+      lines: Ends of lines are meant, and stay.
+
+    >>> printable("a\x1b[31mb\nc\u202ed")
+    'a\\x1b[31mb\\nc\\u202ed'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+
+    def shown(character: str) -> str:
+        if (lines and character == "\n") or unicodedata.category(character) not in _UNSAFE:
+            return character
+        return repr(character)[1:-1]
+
+    return "".join(map(shown, text))
 
 
 class JptqError(Exception):
@@ -27,7 +56,8 @@ class JptqError(Exception):
 
     def __str__(self) -> str:
         labelled = (("at: ", self.where), ("why:", self.why), ("try:", self.hint))
-        return "\n".join([self.what, *(f"  {label} {text}" for label, text in labelled if text)])
+        parts = [self.what, *(f"  {label} {text}" for label, text in labelled if text)]
+        return "\n".join(printable(part, lines=True) for part in parts)
 
 
 class ModelError(JptqError):

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from jptq import errors
-from jptq.errors import JptqError, UnknownNameError
+from jptq.errors import JptqError, UnknownNameError, printable
 
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, JptqError)]
 
@@ -48,3 +48,14 @@ def test_of_many_names_none_is_listed_if_none_is_near() -> None:
 
 def test_names_may_come_from_an_iterator() -> None:
     assert "'mse'" in UnknownNameError("metric", "mes", iter(["mse"])).hint
+
+
+@pytest.mark.parametrize(
+    "bad", ["\x1b", "\r", "\n", "\u202e", "\u2066", "\u2028", "\x9b", "\udc80"]
+)
+def test_what_a_terminal_acts_on_is_written_out(bad: str) -> None:
+    shown = printable(f"Conv{bad}1")
+    assert shown.isprintable()
+    assert shown != f"Conv{bad}1"
+    assert printable("Konv_ü/層 1") == "Konv_ü/層 1"
+    assert bad not in str(JptqError("x", where=f"node {bad}")) or bad == "\n"

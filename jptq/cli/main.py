@@ -24,7 +24,7 @@ from types import ModuleType
 from jptq import __version__
 from jptq.cli import compile_flags, flags, signals
 from jptq.cli.signals import INTERRUPTED, TERMINATED
-from jptq.errors import JptqError, StorageError
+from jptq.errors import JptqError, StorageError, printable
 from jptq.registry import lookup
 
 COMMANDS = {
@@ -179,7 +179,7 @@ def _kept(arguments: Sequence[str]) -> str:
 
 
 def _say(program: str, text: str, code: int) -> int:
-    sys.stderr.write(f"{program}: {text}\n")
+    sys.stderr.write(f"{program}: {printable(text, lines=True)}\n")
     return code
 
 
@@ -246,11 +246,18 @@ def _version(name: str) -> str:
         return "not installed"
 
 
+class _Shown(logging.Formatter):
+    """Writes out what a terminal would act on."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), lines=True)
+
+
 @contextlib.contextmanager
 def _warnings_on_stderr(program: str) -> Iterator[None]:
     """Show warnings of the library in one form, on stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"{program}: warning: %(message)s"))
+    handler.setFormatter(_Shown(f"{program}: warning: %(message)s"))
     handler.setLevel(logging.WARNING)
     logger = logging.getLogger("jptq")
     logger.addHandler(handler)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jptq.errors import StorageError
+from jptq.errors import StorageError, printable
 
 if TYPE_CHECKING:
     from jptq.report import Table
@@ -45,8 +45,8 @@ def print_json(content: Any) -> None:
 
 
 def print_text(*lines: str) -> None:
-    """Print lines as they are."""
-    sys.stdout.write("\n".join(lines) + "\n")
+    """Print lines; what is not meant to be seen in them is written out."""
+    sys.stdout.write(printable("\n".join(lines), lines=True) + "\n")
 
 
 def print_paragraph(text: str, *, indent: str = "") -> None:
@@ -74,7 +74,7 @@ def print_tables(tables: Iterable[Table]) -> None:
         width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False, emoji=False
     )
     for table in tables:
-        console.print(Text(table.title, style="bold"))
+        console.print(Text(printable(table.title), style="bold"))
         if not table.rows:
             console.print()
             continue
@@ -89,6 +89,6 @@ def print_tables(tables: Iterable[Table]) -> None:
                 overflow="fold",
             )
         for row in table.rows:
-            grid.add_row(*(Text(cell) for cell in row))
+            grid.add_row(*(Text(printable(cell)) for cell in row))
         console.print(grid)
         console.print()

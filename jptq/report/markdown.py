@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from jptq.errors import printable
 from jptq.report import terminal, text, wording
 from jptq.report.terminal import RIGHT, Align
 from jptq.results import OutputError, Report, Spread
@@ -37,7 +38,8 @@ def render(report: Report) -> str:
         _latency(report),
         _provenance(report),
     )
-    return "\n\n".join(block for section in sections for block in section) + "\n"
+    text = "\n\n".join(block for section in sections for block in section) + "\n"
+    return printable(text, lines=True)
 
 
 def _answer(report: Report) -> list[str]:
@@ -390,11 +392,12 @@ def _plain(words: str) -> str:
     """Keep a foreign text from ending its cell or starting markup."""
     for character in "\\|<*`[":
         words = words.replace(character, f"\\{character}")
-    return " ".join(words.split())
+    return printable(" ".join(words.split()))
 
 
 def _code(name: str) -> str:
     """Set a name in fixed width; a bar would end the cell even there."""
+    name = printable(name)
     fence = "``" if "`" in name else "`"
     pad = " " if "`" in name else ""
     return f"{fence}{pad}{name}{pad}{fence}".replace("|", "\\|")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from jptq.errors import printable
 from jptq.report import wording
 from jptq.report.text import score_table, share_cell
 from jptq.results import Evaluation, Spread
@@ -57,6 +58,7 @@ def simple_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     A last column without a heading gets no rule.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     rule = ["-" * width if title else "" for title, width in zip(header, widths, strict=True)]
     return "\n".join(

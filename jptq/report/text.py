@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from jptq.errors import printable
 from jptq.results import Comparison, OutputError, SensitivityTable, Spread
 from jptq.results.sensitivity import DIGITS, shown
 
@@ -20,7 +21,8 @@ def shorten(name: str, width: int) -> str:
     >>> shorten("/encoder/block/conv/Conv", 12)
     '...conv/Conv'
     """
-    return name if len(name) <= width else "..." + name[3 - width :]
+    shown = printable(name)
+    return shown if len(shown) <= width else "..." + shown[3 - width :]
 
 
 def info_table(

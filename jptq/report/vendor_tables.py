@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jptq.errors import StorageError
+from jptq.errors import StorageError, printable
 from jptq.report.text import info_table
 from jptq.results import SensitivityTable, Spread
 
@@ -198,9 +198,12 @@ def resolve_name(shown: str, names: Sequence[str]) -> str:
     Raises:
       StorageError: No name, or more than one, ends like that.
     """
-    if shown in names or not shown.startswith(_ELIDED):
+    if shown in names:
         return shown
-    ends = [name for name in names if name.endswith(shown.removeprefix(_ELIDED))]
+    if not shown.startswith(_ELIDED):
+        return next((name for name in names if printable(name) == shown), shown)
+    tail = shown.removeprefix(_ELIDED)
+    ends = [name for name in names if printable(name).endswith(tail)]
     if len(ends) != 1:
         raise StorageError(
             f"{len(ends)} names end like {shown!r}",
