@@ -16,10 +16,13 @@ from jptq.quant.plan import Calibration
 
 _MISFIT = re.compile(
     r"shape|broadcast|dimension|contract|\bsizes?\b|\bax[ei]s\b|\brank\b|\bndim\b|out of bounds"
-    r"|same dtypes|does not accept dtype",
+    r"|same dtypes|does not accept dtype"
+    # Numbers that are none of those an operator can take.
+    r"|must be (a )?(positive|non-?negative)|cannot be zero|is not a valid|NaN to integer"
+    r"|subscript|zip\(\) argument",
     re.IGNORECASE,
 )
-"""What JAX and NumPy say of arrays that do not fit each other. They have no class for it."""
+"""What JAX and NumPy say of arrays and numbers that do not fit. They have no class for it."""
 
 
 def guarded(

@@ -43,6 +43,29 @@ def with_nodes(
     return dataclasses.replace(model, nodes=ordered, initializers=dict(constants))
 
 
+def check_bodies(model: Model, *, where: str = "") -> None:
+    """Refuse bodies whose nodes are not in order, hang on themselves or write a tensor twice.
+
+    Args:
+      model: As loaded.
+      where: File named in an error.
+
+    Raises:
+      ModelError: Names the body's node.
+    """
+    for node in model.nodes:
+        for body in node.subgraphs:
+            outside = {*body.input_names, *body.initializers, *body.captured}
+            ordered = _sorted(body.nodes, outside, where)
+            if ordered != body.nodes:
+                raise ModelError(
+                    f"the nodes of a body of {node.op} are not in order",
+                    where=f"node {node.name!r}" + _in(where),
+                    hint=_DAMAGED,
+                )
+            check_bodies(body, where=where)
+
+
 def replace_node(
     model: Model,
     name: str,

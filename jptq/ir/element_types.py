@@ -94,12 +94,9 @@ def types_of(
     for node in graph.nodes:
         inputs = [known.get(name, outer.get(name)) for name in node.inputs]
         visit(graph, node, inputs)
-        results = [
-            _of_body(
-                body, graph, ChainMap(known, dict(outer)), visit, passed_on(graph, node, inputs)
-            )
-            for body in node.subgraphs
-        ]
+        called_with = passed_on(graph, node, inputs) or ()
+        around = ChainMap(known, dict(outer))
+        results = [_of_body(body, graph, around, visit, called_with) for body in node.subgraphs]
         known |= zip(node.outputs, _of_outputs(graph, node, inputs, results), strict=False)
     return known
 
@@ -121,10 +118,20 @@ def written(dtype: np.dtype) -> str:
     return f"tensor({name})"
 
 
-def passed_on(graph: Model, node: Node, inputs: Sequence[Type]) -> list[Type]:
-    """Return the types that a node of a graph calls its body with."""
+def passed_on(graph: Model, node: Node, inputs: Sequence[Type]) -> list[Type] | None:
+    """Return the types that a node of a graph calls its body with; None if that is not known."""
     known = _CALLS.get(node.op)
-    return [] if known is None else known(inputs, graph.opset(""))
+    return None if known is None else known(inputs, graph.opset(""))
+
+
+def results_of(node: Node, count: int) -> int:
+    """Return how many results the body of a node with `count` inputs has at least."""
+    # A Loop's body says whether to go on, too, and hands on all that is carried.
+    carried = count - 2 if node.op in _CARRYING else 0
+    return max(carried, len(node.outputs)) + (node.op in _CARRYING)
+
+
+_CARRYING: Final = ("Loop",)
 
 
 def _scanned(inputs: Sequence[Type], opset: int) -> list[Type]:
@@ -133,6 +140,7 @@ def _scanned(inputs: Sequence[Type], opset: int) -> list[Type]:
 
 
 _CALLS: Final[Mapping[str, Callable[[Sequence[Type], int], list[Type]]]] = {
+    "If": lambda inputs, _: [],
     "Loop": lambda inputs, _: [_INT64, "tensor(bool)", *inputs[2:]],
     "Scan": _scanned,
     "SequenceMap": lambda inputs, _: [_inside(type_, "seq") or type_ for type_ in inputs],
@@ -244,6 +252,8 @@ def _by_operator(node: Node, inputs: Sequence[Type]) -> Type:
     if isinstance(value, np.ndarray):
         return written(value.dtype)
     code = next((node.attributes[key] for key in _TYPE_KEYS if key in node.attributes), None)
+    if isinstance(code, int) and code and code not in list(ir.DataType):
+        return None
     if isinstance(code, int) and code:
         found = f"tensor({ir.DataType(code).name.lower()})"
         return f"seq({found})" if node.op in _EMPTY else found

@@ -80,6 +80,7 @@ def _from_bytes(content: bytes, path: Path) -> Model:
         entry = json.dumps(changed, sort_keys=True)
         frozen = dataclasses.replace(frozen, metadata={**frozen.metadata, RENAMED: entry})
     ordered = edit.with_nodes(frozen, frozen.nodes, where=str(path))
+    edit.check_bodies(ordered, where=str(path))
     check_types(ordered, where=str(path))
     return ordered
 

@@ -10,6 +10,7 @@ from jptq.ir.element_types import (
     Type,
     declared,
     passed_on,
+    results_of,
     signature_of,
     types_of,
 )
@@ -102,17 +103,30 @@ def _of_operands(graph: Model, node: Node, inputs: Sequence[Type]) -> list[_Faul
 
 
 def _of_calls(graph: Model, node: Node, inputs: Sequence[Type]) -> list[_Fault]:
-    """Return where a body is called with other types than it declares."""
+    """Return where a body is called with another number of values, or other types."""
+    given, least = passed_on(graph, node, inputs), results_of(node, len(inputs))
+    if given is None:
+        return []
+    for body in node.subgraphs:
+        asked = len(body.inputs)
+        if asked != len(given) or len(body.outputs) < least:
+            return [
+                (
+                    f"{node.op} needs a body of {len(given)} inputs and at least {least} outputs",
+                    f"node {node.name!r}",
+                    f"its body has {asked} and {len(body.outputs)}",
+                )
+            ]
     return [
         (
-            f"{node.op} calls its body with {_short(given)}",
+            f"{node.op} calls its body with {_short(passed)}",
             f"node {node.name!r}, input {tensor.name!r} of the body",
-            f"the body declares it {_short(asked)}",
+            f"the body declares it {_short(wanted)}",
         )
         for body in node.subgraphs
-        for tensor, given in zip(body.inputs, passed_on(graph, node, inputs), strict=False)
-        for asked in [declared(tensor)]
-        if asked is not None and given is not None and asked != given
+        for tensor, passed in zip(body.inputs, given, strict=True)
+        for wanted in [declared(tensor)]
+        if wanted is not None and passed is not None and wanted != passed
     ]
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from jptq.errors import ModelError
 from jptq.ir import functions
-from jptq.ir.model import Model, Node
+from jptq.ir.model import Attribute, Model, Node
 
 _TYPED_FIELDS = {
     ir.DataType.FLOAT: "float_data",
@@ -84,8 +87,45 @@ def check_nodes(model: Model) -> None:
         for name, attribute in schema.attributes.items():
             if attribute.required and name not in node.attributes:
                 raise ModelError(f"{node.op} needs attribute {name!r}", where=where)
+        for name, value in node.attributes.items():
+            _check_attribute(schema, name, value, node)
         for subgraph in node.subgraphs:
-            check_nodes(subgraph)
+            check_nodes(dataclasses.replace(subgraph, opsets=model.opsets))
+
+
+_KINDS = {
+    "INT": lambda value: isinstance(value, int),
+    "FLOAT": lambda value: isinstance(value, (int, float)),
+    "STRING": lambda value: isinstance(value, str),
+    "TENSOR": lambda value: isinstance(value, np.ndarray),
+    "GRAPH": lambda value: isinstance(value, Model),
+    "INTS": lambda value: _all(value, int),
+    "FLOATS": lambda value: _all(value, (int, float)),
+    "STRINGS": lambda value: _all(value, str),
+}
+_AT_LEAST_ONE = {
+    *("group", "strides", "dilations", "kernel_shape", "blocksize", "hidden_size", "num_groups"),
+    *("num_heads", "q_num_heads", "kv_num_heads", "num_scan_inputs", "num_outputs"),
+}
+"""Attributes, of any operator, that count something or divide by it."""
+
+
+def _all(value: object, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, kind) for item in value)
+
+
+def _check_attribute(schema: onnx.defs.OpSchema, name: str, value: Attribute, node: Node) -> None:
+    """Refuse an attribute of another type than its operator's, or that counts less than one."""
+    where = f"node {node.name!r} ({node.op})"
+    if name in schema.attributes:
+        kind = str(schema.attributes[name].type).rpartition(".")[2]
+        if kind in _KINDS and not _KINDS[kind](value):
+            raise ModelError(
+                f"attribute {name!r} is no {kind}", where=where, why=f"it is {reprlib.repr(value)}"
+            )
+    numbers = value if isinstance(value, tuple) else (value,)
+    if name in _AT_LEAST_ONE and any(isinstance(n, int) and n < 1 for n in numbers):
+        raise ModelError(f"attribute {name!r} is {value}", where=where, why="it is 1 at least")
 
 
 def least_inputs(model: Model, node: Node) -> int:

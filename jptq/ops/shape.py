@@ -103,6 +103,8 @@ def expand(input: Array, shape: np.ndarray) -> Array:
 @op("Tile", since=(6, 13), static=("repeats",), traits=Traits.view())
 def tile(input: Array, repeats: np.ndarray) -> Array:
     """Repeat a tensor along each axis: ``repeats`` is ``int64[rank]``."""
+    if repeats.shape != (input.ndim,) or (repeats < 0).any():
+        raise ShapeError(f"Tile of {list(input.shape)} by {repeats.tolist()}")
     return jnp.tile(input, tuple(repeats.tolist()))
 
 
