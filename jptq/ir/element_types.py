@@ -91,11 +91,11 @@ def types_of(
         for tensor, type_ in zip(graph.inputs, passed, strict=False)
     }
     known |= {name: written(array.dtype) for name, array in graph.initializers.items()}
+    around: Mapping[str, Type] = ChainMap(known, outer)  # type: ignore[arg-type]  # only read
     for node in graph.nodes:
-        inputs = [known.get(name, outer.get(name)) for name in node.inputs]
+        inputs = [around.get(name) if name else None for name in node.inputs]
         visit(graph, node, inputs)
         called_with = passed_on(graph, node, inputs) or ()
-        around = ChainMap(known, dict(outer))
         results = [_of_body(body, graph, around, visit, called_with) for body in node.subgraphs]
         known |= zip(node.outputs, _of_outputs(graph, node, inputs, results), strict=False)
     return known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jptq.errors import printable
 from jptq.report import curves, markdown
 from jptq.report.terminal import Table, agreement, tables
 from jptq.report.text import (
@@ -43,5 +44,5 @@ def render(report: Report) -> dict[str, bytes]:
         "pareto.png": canvas.png(plots.draw_pareto(curves.pareto(report))),
         "outputs.png": canvas.png(plots.draw_outputs(curves.outputs(report))),
         "ranking.png": canvas.png(plots.draw_ranking(curves.ranking(report))),
-        "report.md": markdown.render(report).encode(),
+        "report.md": printable(markdown.render(report), lines=True).encode(),
     }

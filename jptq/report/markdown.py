@@ -38,8 +38,7 @@ def render(report: Report) -> str:
         _latency(report),
         _provenance(report),
     )
-    text = "\n\n".join(block for section in sections for block in section) + "\n"
-    return printable(text, lines=True)
+    return "\n\n".join(block for section in sections for block in section) + "\n"
 
 
 def _answer(report: Report) -> list[str]:
@@ -392,12 +391,10 @@ def _plain(words: str) -> str:
     """Keep a foreign text from ending its cell or starting markup."""
     for character in "\\|<*`[":
         words = words.replace(character, f"\\{character}")
-    return printable(" ".join(words.split()))
+    return " ".join(words.split())
 
 
 def _code(name: str) -> str:
     """Set a name in fixed width; a bar would end the cell even there."""
-    name = printable(name)
-    fence = "``" if "`" in name else "`"
-    pad = " " if "`" in name else ""
-    return f"{fence}{pad}{name}{pad}{fence}".replace("|", "\\|")
+    fence, pad = ("``", " ") if "`" in name else ("`", "")
+    return f"{fence}{pad}{printable(name)}{pad}{fence}".replace("|", "\\|")
