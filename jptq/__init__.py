@@ -2,7 +2,7 @@
 
 >>> import jptq
 >>> jptq.__version__
-'0.1.0'
+'0.2.0'
 
 The public names are loaded when they are first used: importing `jptq` imports nothing else.
 """
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from jptq.tuning.prepare import Prepared
     from jptq.tuning.ranges import integer_ranges
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Agreement",
