@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,10 @@ from jptq.quant.config import load_config
 from jptq.quant.resolve import resolve
 from jptq.report.sweep_text import sweep_table
 from jptq.results import Evaluation, Goal, SensitivityTable
-from jptq.tuning import Evaluator, Journal, Measurer, Prepared, prepare
+from jptq.tuning import Journal, Measurer, Prepared, prepare
 from jptq.tuning.goal import Judge
 from jptq.tuning.ranking import rank
 from jptq.tuning.sweep import ladder, left, raised, selected, sweep
-from jptq.user_code import UserFunction
 from tests.tuning.networks import CONFIG, evaluator
 from tests.tuning.problems_by_type import near, outlier, ready, two_tasks
 
@@ -202,8 +202,15 @@ def test_without_scores_there_is_a_cosine_per_output_and_min_beside_avg_if_asked
     lines = sweep_table(found, spread=True).splitlines()
     assert "detect:0 Min" in lines[0]
     assert "segment:0 Avg" in lines[0]
-    wanted = [f"{v:.6f}" for c in cosines for v in (c.min, c.mean)]
-    assert lines[2].split()[2:6] == wanted
+    cells = re.split(r"\s{2,}", lines[2])[2:6]
+    # A cosine says little of an output that has lost channels: how many stands beside it.
+    found_lost = [sum(len(one.channels) for one in o.lost) for o in comparison.outputs]
+    assert found_lost[0] > 0
+    assert cells == [
+        f"{v:.6f}" + (f" ({lost} lost)" if lost else "")
+        for c, lost in zip(cosines, found_lost, strict=True)
+        for v in (c.min, c.mean)
+    ]
     exact = prepared.runner.forward(None)
     rough = prepared.runner.forward(prepared.table(prepared.all("int8")))
     own = []
@@ -264,23 +271,18 @@ def test_the_second_round_looks_only_at_the_output_that_still_fails(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_resumed_sweep_runs_nothing_again(
-    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_sweep_scores_no_configuration_again(prepared: Prepared, tmp_path: Path) -> None:
     scored = evaluator(digest="the file")
     first = api.sweep(
         prepared, metric="mse", evaluator=scored, samples=3, journal=Journal(tmp_path)
     )
     assert scored.calls > 1
 
-    def never(*_: object, **__: object) -> None:
-        raise AssertionError("nothing may be run again")
-
-    monkeypatch.setattr(prepared.runner, "run", never)
-    resumed = Evaluator(UserFunction(call=never, where="test", digest="the file"))
+    resumed = evaluator(digest="the file")
     second = api.sweep(
         prepared, metric="mse", evaluator=resumed, samples=3, journal=Journal(tmp_path)
     )
+    assert resumed.calls == 1  # of the float network: is what was found still true?
     assert second.to_json() == first.to_json()
     assert second.comparison == ">="
 
