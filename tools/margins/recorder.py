@@ -6,11 +6,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -105,9 +105,21 @@ def pytest_assertion_pass(item: pytest.Item, lineno: int, orig: str, expl: str) 
         _record(value / float(written["limit"]), place)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    """Skip what XLA cannot run: without F16C it calls conversions of float16 that it lacks."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "Failed to materialize symbols" not in str(error):
+            raise
+        pytest.skip("XLA has no float16 for this instruction set")
+
+
 def pytest_sessionfinish() -> None:
-    """Append what this process has seen."""
+    """Append what this process has seen, in one piece: workers share the file."""
     file = os.environ.get(FILE)
     if file:
-        with Path(file).open("a", encoding="utf-8") as stream:
-            stream.writelines(json.dumps([place, share]) + "\n" for place, share in _worst.items())
+        lines = "".join(json.dumps([place, share]) + "\n" for place, share in _worst.items())
+        with open(file, "ab", buffering=0) as stream:
+            stream.write(lines.encode())
