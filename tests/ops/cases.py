@@ -136,6 +136,13 @@ def compare(case: Case, outputs: list[Any], expected: list[Any]) -> None:
         np.testing.assert_allclose(array, want, rtol=rtol, atol=case.atol)
 
 
+def is_beyond_xla(error: Exception) -> bool:
+    """Tell whether XLA has no float16 here: without F16C it calls conversions that it lacks."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and (
+        "Failed to materialize symbols" in str(error)
+    )
+
+
 def as_function(case: Case, given: list[Any]) -> tuple[Callable[..., tuple[Any, ...]], list[Any]]:
     """Return the case's only node as a function of its non-static inputs, and these inputs."""
     (node,) = case.model.graph.node

@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failed.append(name)
         for place, share in rows:
             worst[place] = max(worst.get(place, (0.0, "")), (share, name))
-    near = sorted(((s, p, n) for p, (s, n) in worst.items() if s > given.limit), reverse=True)
+    # What uses more than all of it and passed is meant to differ, or a bound of something else.
+    near = sorted(((s, p, n) for p, (s, n) in worst.items() if given.limit < s <= 1), reverse=True)
     for share, place, name in near:
         print(f"{share:8.2f}  {place}  ({name})")
     print(
