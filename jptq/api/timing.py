@@ -171,7 +171,8 @@ def latency_of(
 
 
 def _example(graph: Model) -> dict[str, np.ndarray]:
-    return {t.name: np.zeros(_fixed(t.shape), t.dtype) for t in graph.inputs}
+    """Return zeros for the inputs, in the memory of one number each."""
+    return {t.name: np.broadcast_to(np.zeros((), t.dtype), _fixed(t.shape)) for t in graph.inputs}
 
 
 def _fixed(shape: tuple[int | str | None, ...] | None) -> tuple[int, ...]:

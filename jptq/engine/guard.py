@@ -76,23 +76,26 @@ _WORTH_A_LOOK = 1 << 24
 """Elements that a folded result may have without being looked at first."""
 
 
-def refuse_giants(results: Sequence[Spec]) -> None:
-    """Refuse results that no machine is to hold, before anything of their size is made.
+def refuse_giants(tensors: Sequence[Spec], *, what: str = "its result", where: str = "") -> None:
+    """Refuse tensors that no machine is to hold, before anything of their size is made.
 
     Args:
-      results: Shapes and types, of one sample.
+      tensors: Shapes and types, of one sample.
+      what: They are, for the error.
+      where: They are.
 
     Raises:
       ShapeError: One of them is larger than `LARGEST`.
     """
-    for spec in results:
+    for spec in tensors:
         held = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
         if held > LARGEST:
             raise ShapeError(
-                f"its result has {held / 2**30:.3g} GiB",
+                f"{what} has {held / 2**30:.3g} GiB",
+                where=where,
                 why=f"its shape is {tuple(spec.shape)}; {LARGEST >> 30} GiB are the most that one "
                 "tensor may have",
-                hint="check the constants that the shape is computed from",
+                hint="check the shapes of the inputs, and the constants that others come from",
             )
 
 

@@ -111,6 +111,7 @@ class _Lowering:
                 raise ShapeError("no example for a graph input", where=name)
             given = fed[name]
             self.specs[name] = Spec(given.shape, given.dtype)
+            refuse_giants([self.specs[name]], what="an input", where=name)
             self.perms[name] = layouts.canonical(len(given.shape))
             self.depends[name] = frozenset((name,))
 

@@ -294,7 +294,7 @@ class OnnxGraph:
             lengths = [n for n in tensor.shape or () if isinstance(n, int)]
             if tensor.dtype is None or tensor.shape is None or len(lengths) < len(tensor.shape):
                 raise ModelError(f"the shape of input {tensor.name!r} is open")
-            example[tensor.name] = np.zeros(lengths, tensor.dtype)
+            example[tensor.name] = np.broadcast_to(np.zeros((), tensor.dtype), lengths)
         program = lower(model, example)
         self._cache["inferred"] = {
             name: (dtype, program.shapes[name]) for name, dtype in program.dtypes.items()
