@@ -26,6 +26,7 @@ from jptq.tuning.evaluator import Evaluator, Forward
 from jptq.tuning.journal import Journal
 from jptq.tuning.loop import tune_network
 from jptq.tuning.options import Options
+from jptq.tuning.outlook import Later, silent
 from jptq.tuning.prepare import Prepared, Progress, prepare, quiet
 from jptq.tuning.story import pareto_json
 
@@ -51,7 +52,7 @@ def tune(
     resume: bool = True,
     flags: Mapping[str, Any] | None = None,
     progress: Progress = quiet,
-    later: Callable[[float], None] = lambda seconds: None,
+    later: Later = silent,
 ) -> Report:
     """Find, verify and write a mixed-precision configuration of a float network.
 
@@ -74,7 +75,8 @@ def tune(
       resume: Reuse what an earlier run in ``out`` found.
       flags: What the user asked for, for ``run.json``.
       progress: ``progress(step, done, total)``.
-      later: ``later(seconds)``: how long what follows the present step takes, at most.
+      later: ``later(seconds)``: how long what follows the present step takes, at most; None if
+        that is not known.
 
     Returns:
       The report; all files are written.
@@ -116,6 +118,10 @@ def tune(
             progress=progress,
         )
 
+    def with_ending(seconds: float | None) -> None:
+        # Checking the export and writing are to the float network what preparing was.
+        later(None if seconds is None else seconds + times.seconds.get("prepare", 0.0))
+
     found, prepared = tune_network(
         prepared_by(load_config(quant_config)),
         options,
@@ -124,8 +130,9 @@ def tune(
         journal=journal,
         started=started,
         progress=progress,
-        later=later,
+        later=with_ending,
     )
+    later(None)
     found = dataclasses.replace(
         found, agreement=check_export(prepared, found.assignment, progress=progress)
     )

@@ -47,7 +47,7 @@ class Progress:
             self.left_s = (now - self._began) / (done - self._first) * (total - done)
         self.show(step, done, total)
 
-    def later(self, seconds: float) -> None:
+    def later(self, seconds: float | None) -> None:
         """Take note of how long what follows the present step takes at most."""
         self.later_s = seconds
 

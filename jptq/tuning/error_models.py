@@ -21,9 +21,22 @@ VIEWS = ("channel-nsr", "nsr", "mse")
 
 
 def rank_all(
-    prepared: Prepared, options: Options, journal: Journal, progress: Progress
+    prepared: Prepared,
+    options: Options,
+    journal: Journal,
+    progress: Progress,
+    *,
+    last: Callable[[], None] = lambda: None,
 ) -> tuple[SensitivityTable, SensitivityTable]:
-    """Return the ranking of nodes (the vendor's) and the errors of groups for the search."""
+    """Return the ranking of nodes (the vendor's) and the errors of groups for the search.
+
+    Args:
+      prepared: The network.
+      options: The method, its samples and seed.
+      journal: Keeps both.
+      progress: Called as work goes on.
+      last: Called before the last of the two.
+    """
     samples = spread(prepared.samples, options.samples)
     base = prepared.all("int8")
     nodes = sensitivity.rows_of(prepared.calibrated, prepared.plan, "node")
@@ -93,6 +106,7 @@ def rank_all(
             )
         return found
 
+    last()
     return ranking, kept(f"errors-{options.method}", kept_errors, errors)
 
 

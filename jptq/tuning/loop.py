@@ -24,7 +24,7 @@ from jptq.tuning.heads import find_head
 from jptq.tuning.journal import Journal
 from jptq.tuning.measure import Measurer
 from jptq.tuning.options import Options
-from jptq.tuning.outlook import Later, most_runs
+from jptq.tuning.outlook import Later, most_runs, silent
 from jptq.tuning.prepare import Prepared, Progress, quiet
 from jptq.tuning.ranges import integer_ranges, kept_inside, note_inside
 from jptq.tuning.search import Search, Step
@@ -39,7 +39,7 @@ def tune_network(
     journal: Journal | None = None,
     started: float | None = None,
     progress: Progress = quiet,
-    later: Later = lambda seconds: None,
+    later: Later = silent,
 ) -> tuple[Report, Prepared]:
     """Find the cheapest configuration that meets the goal; every claim in the report was measured.
 
@@ -53,7 +53,8 @@ def tune_network(
       journal: Keeps findings, for resuming.
       started: `time.monotonic` value that the time limit counts from; now if None.
       progress: Called as work goes on.
-      later: Called with the seconds that what follows the present step takes at most.
+      later: Called with the seconds that what follows the present step takes at most, None if
+        that is not known.
 
     Returns:
       The report, and the network that it speaks of: with second operators if ec was used.
@@ -69,8 +70,8 @@ def tune_network(
     options.check()
     plain = Measurer(options.allowed(prepared), evaluator, journal or Journal(None))
     judge = Judge(options.goal(prepared, evaluator))
-    progress("measure", 0, 4)
     found = None
+    _corners(plain, progress)
     if again is not None:
         kept = exempted(plain, judge, again, progress=progress)
         if kept is not None:
@@ -79,7 +80,9 @@ def tune_network(
         found = compensated(plain, judge, options, again, deadline=deadline, progress=progress)
     if found is None:
         return _tuned(plain, judge, options, None, deadline, progress, later), plain.prepared
-    report = _tuned(found.measurer, judge, options, found, deadline, progress, later)
+    # With a budget the search may begin once more, without ec: how long that takes is not known.
+    first = later if judge.goal.budget_us is None else silent
+    report = _tuned(found.measurer, judge, options, found, deadline, progress, first)
     if judge.goal.budget_us is None or report.outcome is Outcome.MET:
         return report, found.measurer.prepared
     # Second operators take time of their own: within the budget the network may do better without.
@@ -152,10 +155,16 @@ def _tuned(
         before = compensation.before
     measurer.deadline = deadline
     expected = most_runs(options, judge, prepared, first)
-    later(sum(expected.values()) * measurer.run_s)
+    runs_s = sum(expected.values()) * measurer.run_s
     late = False
     try:
-        ranking, groups = rank_all(prepared, options, journal, bounded(progress, deadline))
+        ranking, groups = rank_all(
+            prepared,
+            options,
+            journal,
+            bounded(progress, deadline),
+            last=lambda: later(runs_s),
+        )
     except OutOfTime:
         late = True
         ranking = unranked(prepared, sensitivity.METRICS_OF["metric"])
@@ -188,6 +197,7 @@ def _tuned(
                 search.begin("walk")
                 search.walk_all(ranking)
         elif options.search == "head":
+            search.begin("head")
             head = _head(search, judge, first, options)
         else:
             _search(search, judge, prepared, ranking, first, second, least_us, options.samples)
@@ -222,6 +232,18 @@ def _tuned(
         ranges=ranges,
         inside=inside,
     )
+
+
+def _corners(measurer: Measurer, progress: Progress) -> None:
+    """Measure what every tuning needs; what asks for it later finds it known."""
+    prepared = measurer.prepared
+    corners = prepared.all("int8"), prepared.all("int16"), true_int16(prepared.plan)
+    progress("measure", 0, 1 + len(corners))
+    measurer.floating()
+    for number, corner in enumerate(corners, 1):
+        progress("measure", number, 1 + len(corners))
+        measurer("", corner)
+    progress("measure", 1 + len(corners), 1 + len(corners))
 
 
 def _beyond(judge: Judge, report: Report, before: Corners) -> Evaluation | None:

@@ -7,12 +7,17 @@ from collections.abc import Callable
 from jptq.results import Evaluation
 from jptq.tuning.error_models import VIEWS
 from jptq.tuning.goal import Judge
+from jptq.tuning.heads import LIMIT as HEAD
 from jptq.tuning.options import Options
 from jptq.tuning.prepare import Prepared
 from jptq.tuning.search import GIVE_BACK, LADDER, REFINE, UNDERCUT
 
-Later = Callable[[float], None]
-"""``later(seconds)``: how long what follows the present step takes, at most."""
+Later = Callable[[float | None], None]
+"""``later(seconds)``: how long what follows the present step takes, at most; None: not known."""
+
+
+def silent(seconds: float | None) -> None:
+    """Do nothing."""
 
 
 def most_runs(
@@ -24,7 +29,7 @@ def most_runs(
     if options.search == "walk":
         return {} if judge.meets(int8) else {"walk": nodes}
     if options.search == "head":
-        return {}
+        return {} if judge.meets(int8) else {"head": HEAD}
     out: dict[str, int] = {}
     if quality and not judge.meets(int8):
         out = {"ladder": 1 + LADDER.bit_length(), "refine": REFINE * (1 + len(VIEWS))}

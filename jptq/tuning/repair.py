@@ -63,11 +63,12 @@ def repair(
     prepared = measurer.prepared
     order = _operands(prepared, samples, progress)
     runs: dict[tuple[tuple[str, int], ...], Evaluation] = {}
+    most = 1 + len(order).bit_length() + min(THINNING, len(order))
 
     def run(chosen: Sequence[tuple[str, int]]) -> Evaluation:
         key = tuple(chosen)
         if key not in runs:
-            progress("try operands as INT16", len(runs), 0)
+            progress("try operands as INT16", len(runs), most)
             runs[key] = measurer(f"{len(key)} leftovers INT16", trial(prepared, key))
         return runs[key]
 

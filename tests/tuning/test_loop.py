@@ -13,6 +13,7 @@ from jptq.report import render
 from jptq.results import Outcome
 from jptq.tuning import Evaluator, Journal, Measurer, Options, Prepared, prepare, tune_prepared
 from jptq.tuning.evaluator import Forward
+from jptq.tuning.loop import tune_network
 from jptq.user_code import UserFunction
 from tests.tuning.networks import CONFIG, evaluator, save, segmenter
 
@@ -146,19 +147,32 @@ def test_a_time_limit_that_has_passed_still_gives_a_report(prepared: Prepared) -
     render(report)
 
 
-def test_the_time_that_is_left_is_an_upper_bound(prepared: Prepared, goal: float) -> None:
+@pytest.mark.parametrize("search", ["milp", "walk", "head"])
+def test_the_time_that_is_left_is_an_upper_bound(
+    prepared: Prepared, goal: float, search: str
+) -> None:
     told: list[tuple[str, int, int]] = []
-    report = tune_prepared(
+    later: list[tuple[str, float | None]] = []
+    report, _ = tune_network(
         prepared,
-        Options(min_score=goal, samples=3),
+        Options(min_score=goal, samples=3, search=search),
+        None,
         evaluator=evaluator(),
         progress=lambda *step: told.append(step),
+        later=lambda seconds: later.append((told[-1][0], seconds)),
     )
+    measured = [(done, total) for name, done, total in told if name == "measure"]
+    assert measured == [(done, 4) for done in range(5)]
     runs = [step for step in told if step[0].startswith("run ")]
-    assert len(runs) >= len(report.steps) > 3
+    assert len(runs) >= len(report.steps) - 2 > 0  # the corners were measured before
     bounds = [total for _, _, total in runs if total]
     assert bounds == sorted(bounds, reverse=True)
     assert min(bounds) >= len(runs)
+    # What follows ranking the nodes is first known when the last ranking begins.
+    assert later[0][0] == "rank nodes"
+    assert later[0][1] is not None
+    assert later[0][1] > 0
+    assert {seconds for _, seconds in later[1:]} == {0.0}
 
 
 def test_a_search_that_the_time_limit_cut_short_says_so_if_the_goal_is_met(
