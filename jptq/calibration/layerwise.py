@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from jptq.calibration.found import Calibrated, Merged
-from jptq.calibration.scoring import COSINE, Scorer, goodness
+from jptq.calibration.scoring import COSINE, Scorer, Scores, goodness, surpasses
 from jptq.quant.config import LayerwiseSearch
 
 _logger = logging.getLogger(__name__)
@@ -28,7 +28,9 @@ def refine(
     scorer: Scorer,
     search: LayerwiseSearch,
 ) -> Calibrated:
-    """Return the base with other thresholds where these lose less, each feature on its own.
+    """Return the base with other thresholds where these lose clearly less (`surpasses`).
+
+    Each feature is judged on its own.
 
     Args:
       base: By the method that is best for the whole network.
@@ -50,12 +52,12 @@ def refine(
         unit, best, kept = units[i], alone[i], base
         for other in others:
             scores = scorer.alone(other, unit)
-            if goodness(scores, search.metric) > goodness(best, search.metric):
+            if _better(scores, best, search.metric):
                 best, kept = scores, other
         raised = None
         if search.qtype is not None:
             scores = scorer.alone(kept, unit, search.qtype)
-            if goodness(scores, search.metric) > goodness(best, search.metric):
+            if _better(scores, best, search.metric):
                 best, raised = scores, search.qtype
         found = _taken(found, kept, unit, raised)
         merged += [
@@ -70,6 +72,10 @@ def refine(
         ]
     _report(merged, search.metric)
     return dataclasses.replace(found, method=METHOD, merged=tuple(merged))
+
+
+def _better(scores: Scores, best: Scores, metric: str) -> bool:
+    return surpasses(goodness(scores, metric), goodness(best, metric), metric)
 
 
 def _units(features: Sequence[str], ties: Collection[tuple[str, ...]]) -> list[tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -45,6 +46,19 @@ def test_features_that_nothing_improves_keep_the_best_method_of_the_network() ->
     for name, values in base.thresholds.items():
         np.testing.assert_array_equal(result.thresholds[name], values)
     assert all(one.method == "max" and one.after == one.before for one in result.merged)
+
+
+@pytest.mark.parametrize(("saved", "is_taken"), [(0.04, False), (0.06, True)])
+def test_another_method_has_to_be_clearly_better(saved: float, is_taken: bool) -> None:
+    class Near(Judge):
+        def alone(
+            self, found: Calibrated, names: Sequence[str], qtype: str | None = None
+        ) -> dict[str, float]:
+            error = 0.1 * (1 - saved * (found.method == KL))
+            return {"cosine-similarity": 1 - error, "mse": error}
+
+    result = found(MIX, scorer=Near({"max": 0.95}))
+    assert {one.method for one in result.merged} == {KL if is_taken else "max"}
 
 
 def test_only_the_worst_features_are_looked_at() -> None:
