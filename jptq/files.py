@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -84,6 +85,32 @@ def json_text(content: Any) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+      OSError: It cannot be read, or has no end because it is a device.
+    """
+    _refuse_device(path)
+    return path.read_bytes()
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Return the text of a file.
+
+    Raises:
+      OSError: It cannot be read, or has no end because it is a device.
+      UnicodeDecodeError: It is in another encoding.
+    """
+    _refuse_device(path)
+    return path.read_text(encoding=encoding)
+
+
+def _refuse_device(path: Path) -> None:
+    if path.is_char_device():
+        raise OSError(errno.EINVAL, "it is a device, not a file")
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -91,7 +118,7 @@ def read_json(path: Path) -> Any:
       StorageError: The file is absent or not JSON, or a key stands twice in one of its tables.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_table)
+        return json.loads(read_text(path), object_pairs_hook=_table)
     except OSError as error:
         raise StorageError(f"cannot read {path}", why=error.strerror or str(error)) from error
     except _TwiceError as error:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx_ir.passes.common import InlinePass
 
+from jptq import files
 from jptq.errors import ModelError
 from jptq.ir import edit, verify
 from jptq.ir.convert import freeze
@@ -94,7 +95,7 @@ def _read(path: Path) -> bytes:
                 why="an ONNX file itself cannot hold more than 2 GB",
                 hint="export it with external data",
             )
-        return path.read_bytes()
+        return files.read_bytes(path)
     except OSError as error:
         raise ModelError(f"cannot read {path}", why=error.strerror or str(error)) from error
 

@@ -102,7 +102,7 @@ def _measured(node: NodeTime, times: Mapping[str, float]) -> NodeTime:
 
 def _csv_rows(path: Path) -> list[tuple[str, str, dict[str, object]]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = files.read_text(path, "utf-8-sig")
     except OSError as error:
         raise StorageError(f"cannot read {path}", why=error.strerror or str(error)) from error
     except UnicodeDecodeError as error:

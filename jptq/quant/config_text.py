@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from jptq import files
 from jptq.errors import ConfigError, StorageError
 from jptq.quant.compile_file import CompileFile, compile_file, is_compile_file
 from jptq.quant.config_keys import Unmatched
@@ -178,7 +179,7 @@ def _name_repeated(found: Iterable[tuple[Hashable, int, Any]], *, where: str) ->
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return files.read_text(path, "utf-8-sig")
     except OSError as error:
         raise StorageError(f"cannot read {path}", why=error.strerror or str(error)) from error
     except UnicodeDecodeError as error:

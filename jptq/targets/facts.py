@@ -130,7 +130,7 @@ def load_target(march: str, folder: Path | None = None) -> Target:
         raise UnknownNameError("march", march, known)
     path = folder / f"{march}.toml"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = files.read_text(path)
         content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("not a target file", where=str(path), why=str(error)) from error

@@ -178,6 +178,9 @@ def test_an_evaluator_that_cannot_be_loaded_is_refused(
         ("--latency_budget_us=1e300", "1e+300"),
         (f"--out={'o' * 300}", "--out cannot be written"),
         ("--flagfile=/dev/zero", "no regular file"),
+        ("--quant_config=/dev/zero", "it is a device"),
+        ("--latency_table=/dev/zero", "it is a device"),
+        ("--model=/dev/zero", "it is a device"),
     ],
 )
 def test_values_beyond_all_measure_are_refused(
