@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from jptq.numerics.qtypes import INT8, INT16
-from jptq.quant.assign import Assignment, true_int16
+from jptq.quant.assign import true_int16
 from jptq.quant.config import EC, Config
-from jptq.quant.plan import FEATURE, WEIGHT
-from jptq.results import Evaluation
+from jptq.tuning.corners import Corners, corners, duals
 from jptq.tuning.deadline import OutOfTime, bounded
 from jptq.tuning.goal import Judge
 from jptq.tuning.measure import Measurer
@@ -19,30 +18,6 @@ from jptq.tuning.repair import repair
 
 Again = Callable[[Config], Prepared]
 """Prepares the same network by another configuration."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Corners:
-    """What a network can be as it stands, measured.
-
-    Attributes:
-      int8: All-INT8.
-      int16: All-INT16 as the target allows it.
-      dual: All-INT16 with second operands as ``dual-int16``, if that was run.
-      ceiling: Every quantizer INT16, a simulation.
-      left: Weights and features that all-INT16 leaves INT8.
-    """
-
-    int8: Evaluation
-    int16: Evaluation
-    dual: Evaluation | None = None
-    ceiling: Evaluation
-    left: tuple[int, int]
-
-    @property
-    def steps(self) -> tuple[Evaluation, ...]:
-        """Those that a device can run, in the order in which they were run."""
-        return tuple(filter(None, (self.int8, self.int16, self.dual)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,13 +90,7 @@ def compensated(
             other = options.allowed(again(prepared.config.compensating(chosen)))
             inside = measurer.on(other)
             if judge.meets(inside("all-INT16 with ec", other.all(INT16.name))):
-                before = Corners(
-                    int8=int8,
-                    int16=int16,
-                    dual=dual,
-                    ceiling=ceiling,
-                    left=left_int8(prepared),
-                )
+                before = dataclasses.replace(corners(measurer), dual=dual)
                 return Compensated(measurer=inside, operands=chosen, before=before)
             chosen = _more(chosen, found.ranked)
     except OutOfTime:
@@ -133,19 +102,3 @@ def _more(chosen: Mapping[str, int], ranked: Mapping[str, int]) -> dict[str, int
     """Return twice as many operands, the worst of the others added; none if there are no others."""
     others = [one for one in ranked.items() if one[0] not in chosen]
     return {**chosen, **dict(others[: max(1, len(chosen))])} if others else {}
-
-
-def left_int8(prepared: Prepared) -> tuple[int, int]:
-    """Return how many weights and features all-INT16 leaves INT8."""
-    kept = prepared.all(INT16.name)
-    left = [one.kind for one in prepared.plan.calibrations if kept[one.name] == INT8.name]
-    return left.count(WEIGHT), left.count(FEATURE)
-
-
-def duals(prepared: Prepared) -> Assignment:
-    """Return all-INT16 with every second operand INT16 that the target allows as dual-int16."""
-    out = prepared.all(INT16.name)
-    for one in prepared.plan.calibrations:
-        if one.dual and one.pinned is None:
-            out[one.name] = INT16.name
-    return out

@@ -6,14 +6,14 @@ import dataclasses
 import time
 
 from jptq import allocation, sensitivity
-from jptq.quant.assign import true_int16
 from jptq.quant.emit import quant_config
 from jptq.quant.remarks import renamed_nodes
 from jptq.results import Evaluation, IntegerRanges, Outcome, Report, SensitivityTable
 from jptq.results.problem import Head
 from jptq.tuning import blame, findings, story
 from jptq.tuning.classify import of_steps
-from jptq.tuning.compensating import Again, Compensated, Corners, compensated, duals, left_int8
+from jptq.tuning.compensating import Again, Compensated, compensated
+from jptq.tuning.corners import Corners, corners, duals
 from jptq.tuning.deadline import OutOfTime, bounded
 from jptq.tuning.doubts import doubts
 from jptq.tuning.error_models import problems_of, rank_all, unranked
@@ -71,7 +71,7 @@ def tune_network(
     plain = Measurer(options.allowed(prepared), evaluator, journal or Journal(None))
     judge = Judge(options.goal(prepared, evaluator))
     found = None
-    _corners(plain, progress)
+    corners(plain, progress=progress)
     if again is not None:
         kept = exempted(plain, judge, again, progress=progress)
         if kept is not None:
@@ -142,17 +142,9 @@ def _tuned(
     floating = measurer.floating()
     suffix = "" if compensation is None else " with ec"
     names = f"all-INT8{suffix}", f"all-INT16{suffix}"
-    corners = prepared.all("int8"), prepared.all("int16")
-    first, second = (measurer(*corner) for corner in zip(names, corners, strict=True))
-    if compensation is None:
-        before = Corners(
-            int8=first,
-            int16=second,
-            ceiling=measurer("every quantizer INT16", true_int16(prepared.plan)),
-            left=left_int8(prepared),
-        )
-    else:
-        before = compensation.before
+    ends = prepared.all("int8"), prepared.all("int16")
+    first, second = (measurer(*end) for end in zip(names, ends, strict=True))
+    before = corners(measurer) if compensation is None else compensation.before
     measurer.deadline = deadline
     expected = most_runs(options, judge, prepared, first)
     runs_s = sum(expected.values()) * measurer.run_s
@@ -182,8 +174,8 @@ def _tuned(
         progress(f"run {what}", runs, runs + left if left else 0)
 
     search = Search(measurer, judge, problems, mse=groups)
-    for corner in zip(names, corners, strict=True):
-        search.run(*corner)
+    for end in zip(names, ends, strict=True):
+        search.run(*end)
     # The corners were measured before: counted, they would make a run look shorter than it is.
     search.progress = ran
     search.expect(**expected)
@@ -232,18 +224,6 @@ def _tuned(
         ranges=ranges,
         inside=inside,
     )
-
-
-def _corners(measurer: Measurer, progress: Progress) -> None:
-    """Measure what every tuning needs; what asks for it later finds it known."""
-    prepared = measurer.prepared
-    corners = prepared.all("int8"), prepared.all("int16"), true_int16(prepared.plan)
-    progress("measure", 0, 1 + len(corners))
-    measurer.floating()
-    for number, corner in enumerate(corners, 1):
-        progress("measure", number, 1 + len(corners))
-        measurer("", corner)
-    progress("measure", 1 + len(corners), 1 + len(corners))
 
 
 def _beyond(judge: Judge, report: Report, before: Corners) -> Evaluation | None:

@@ -13,7 +13,8 @@ from jptq.results import Evaluation, Outcome, Raised, Report, SensitivityTable
 from jptq.results.problem import ProblemType
 from jptq.tuning import measure
 from jptq.tuning.advice import tie_advice
-from jptq.tuning.compensating import Compensated, Corners
+from jptq.tuning.compensating import Compensated
+from jptq.tuning.corners import Corners
 from jptq.tuning.goal import Judge, told
 from jptq.tuning.prepare import Prepared
 from jptq.tuning.verdict import Ending, verdict
