@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,10 +17,10 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx.backend.test.loader import load_model_tests
 
 from jptq.numerics import dtypes
 from jptq.ops import Op, find
+from tests.ops import suite
 
 Feeds = Mapping[str, Any]
 
@@ -31,23 +30,8 @@ _FAST_TO_COMPILE: dict[str, Any] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One model of the ONNX backend suite with its expected outputs.
-
-    Attributes:
-      name: Such as "test_abs".
-      model: Usually one node.
-      data_sets: Pairs of inputs and expected outputs, as NumPy arrays in graph order.
-      rtol: Relative tolerance that ONNX grants.
-      atol: Absolute tolerance that ONNX grants.
-    """
-
-    name: str
-    model: onnx.ModelProto
-    data_sets: list[tuple[list[Any], list[Any]]]
-    rtol: float
-    atol: float
+class Case(suite.Shipped):
+    """One model of the ONNX backend suite with its expected outputs, as the operators see it."""
 
     @property
     def operator(self) -> str:
@@ -73,30 +57,9 @@ class Case:
 @functools.cache
 def load() -> tuple[Case, ...]:
     """Return all node cases that jptq can run, in the order of the suite."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy warns inside the generators of the suite
-        found = load_model_tests(kind="node")
-    cases = (Case(c.name, c.model, c.data_sets, c.rtol, c.atol) for c in found)
-    return tuple(_with_arrays(case) for case in cases if case.is_runnable)
-
-
-def _with_arrays(case: Case) -> Case:
-    """Decode the data sets that hold protocol buffers."""
-    data_sets = [
-        ([_array(x) for x in inputs], [_array(y) for y in outputs])
-        for inputs, outputs in case.data_sets
-    ]
-    return dataclasses.replace(case, data_sets=data_sets)
-
-
-def _array(value: Any) -> Any:
-    """Return a tensor as an array, a sequence as a tuple of them, what is absent as None."""
-    if value is None:
-        return None
-    if isinstance(value, list):
-        return tuple(map(_array, value))
-    is_coded = isinstance(value, onnx.TensorProto)
-    return onnx.numpy_helper.to_array(value) if is_coded else np.asarray(value)
+    fields = [field.name for field in dataclasses.fields(Case)]
+    cases = (Case(*(getattr(one, name) for name in fields)) for one in suite.load())
+    return tuple(case for case in cases if case.is_runnable)
 
 
 def run(case: Case, inputs: list[np.ndarray], *, copies: int = 0) -> list[Any]:
@@ -202,7 +165,7 @@ def _as_tuple(result: Any) -> tuple[Any, ...]:
 
 
 def _initial(graph: onnx.GraphProto) -> dict[str, Any]:
-    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    return {tensor.name: suite.array(tensor) for tensor in graph.initializer}
 
 
 def _keywords(
@@ -217,7 +180,7 @@ def _attribute(model: onnx.ModelProto, attribute: onnx.AttributeProto, values: F
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, onnx.TensorProto):
-        return onnx.numpy_helper.to_array(value)
+        return suite.array(value)
     if isinstance(value, onnx.GraphProto):
         return _subgraph(model, value, values)
     if isinstance(value, int | float | onnx.TypeProto):
