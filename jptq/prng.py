@@ -1,21 +1,17 @@
-"""Named random keys: one seed, one stream per purpose."""
+"""Named random generators: one seed, one stream per purpose."""
 
 from __future__ import annotations
 
 import zlib
 
-import jax
 import numpy as np
 
 
-def key(seed: int, *purpose: str | int) -> jax.Array:
-    """Return the JAX key of a purpose, e.g. ``key(seed, "probe", 3)``."""
-    out = jax.random.key(seed)
-    for part in purpose:
-        out = jax.random.fold_in(out, zlib.crc32(str(part).encode()))
-    return out
-
-
 def generator(seed: int, *purpose: str | int) -> np.random.Generator:
-    """Return the NumPy generator of a purpose, for host-side work."""
+    """Return the generator of a purpose, e.g. ``generator(seed, "probe", 3)``."""
     return np.random.default_rng([seed, *(zlib.crc32(str(part).encode()) for part in purpose)])
+
+
+def signs(generator: np.random.Generator, shape: int | tuple[int, ...]) -> np.ndarray:
+    """Draw signs: -1 or 1 as ``int8[*shape]``."""
+    return generator.integers(0, 2, shape, dtype=np.int8) * np.int8(2) - np.int8(1)

@@ -5,7 +5,6 @@ A vector v over the outputs, pulled back to the gates, gives ``v . e_c`` for eve
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -22,7 +21,10 @@ from jptq.sensitivity.gates import Gates, error_direction, quantization_errors
 from jptq.sensitivity.readings import Readings
 
 ROUND = 4
-"""Vectors per program run: they share one forward pass."""
+"""Random vectors per program run: they share one forward pass."""
+
+_AT_ONCE = ROUND + 1
+"""Most vectors of one backward pass: those of a round, and the output itself."""
 
 Pulled: TypeAlias = dict[str, np.ndarray]
 """``mse``: float[S, P, Q, K]; for the cosine also ``cosine-similarity``, of the same shape, and
@@ -78,17 +80,19 @@ class Backward:
         self, samples: SampleSet, number: int, rounds: int, seed: int, *, aligned: bool
     ) -> Pulled:
         """Return one round of random signs; with what the cosine needs if `aligned`."""
-        vectors = max(ROUND, len(self._outputs)) if aligned else ROUND
-        at_once, together = self._room(vectors)
+        at_once, together = self._room(_AT_ONCE)
         program = self._program(
             ("signs", aligned, together),
             lambda: _signs(self._point, self._outputs, aligned=aligned, together=together),
         )
 
-        def key(sample: int) -> Array:
-            return prng.key(seed, "probe", number, sample)
+        shapes = self._runner.program.shapes
 
-        return self._run(program, samples, at_once, key, number, rounds)
+        def drawn(sample: int) -> dict[str, np.ndarray]:
+            generator = prng.generator(seed, "probe", number, sample)
+            return {n: prng.signs(generator, (ROUND, *shapes[n])) for n in self._outputs}
+
+        return self._run(program, samples, at_once, drawn, number, rounds)
 
     def _room(self, vectors: int) -> tuple[int, bool]:
         """Return the bytes of a pull, and whether its vectors go together or one by one."""
@@ -111,7 +115,7 @@ class Backward:
         program: Callable[..., dict[str, Array]],
         samples: SampleSet,
         at_once: int,
-        each: Callable[[int], object],
+        each: Callable[[int], Mapping[str, np.ndarray]],
         number: int,
         rounds: int,
     ) -> Pulled:
@@ -126,7 +130,7 @@ class Backward:
             # The last batch is filled up with its last sample, whose results are dropped.
             own = [each(min(seen + i, len(samples) - 1)) for i in range(full)]
             seen += count
-            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
+            stacked = {name: np.stack([one[name] for one in own]) for name in own[0]}
             pulled = program(packed, self._weights, self._tables, feeds, stacked)
             parts.append({name: np.asarray(value)[:count] for name, value in pulled.items()})
             self._progress(len(parts) + number * batches, rounds * batches)
@@ -156,9 +160,24 @@ class Backward:
 _Point = Callable[..., tuple[dict[str, Array], Callable[[_Vectors], Array]]]
 
 
-def _over(together: bool) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
-    """Return how a pull goes over several vectors: in one pass, or one after the other."""
-    return jax.vmap if together else lambda pulled: functools.partial(jax.lax.map, pulled)
+def _over(pull: Callable[[_Vectors], Array], vectors: _Vectors, *, together: bool) -> Array:
+    """Pull vectors back, a few in one pass or one after the other: ``[V, Q, K]``.
+
+    The pull stands in the program once, however many vectors there are: a program with a copy of
+    it for each use of the result would compile for as many times as long.
+    """
+    count = next(iter(vectors.values())).shape[0]
+    passes = -(-count // (_AT_ONCE if together else 1))
+    each = -(-count // passes)
+    if passes == 1:
+        return jax.vmap(pull)(vectors)
+
+    def in_passes(v: Array) -> Array:
+        filled = jnp.concatenate([v, jnp.zeros((passes * each - count, *v.shape[1:]), v.dtype)])
+        return filled.reshape(passes, each, *v.shape[1:])
+
+    found = jax.lax.map(jax.vmap(pull), jax.tree.map(in_passes, dict(vectors)))
+    return found.reshape(passes * each, *found.shape[2:])[:count]
 
 
 def _given(point: _Point, *, together: bool) -> Callable[..., dict[str, Array]]:
@@ -172,7 +191,7 @@ def _given(point: _Point, *, together: bool) -> Callable[..., dict[str, Array]]:
         vectors: _Vectors,
     ) -> dict[str, Array]:
         _, pull = point(packed, weights, tables, feeds)
-        return {"pulled": _over(together)(pull)(vectors)}
+        return {"pulled": _over(pull, vectors, together=together)}
 
     return one
 
@@ -182,52 +201,51 @@ def _signs(
 ) -> Callable[..., dict[str, Array]]:
     """Return the program that pulls random signs back, for one sample.
 
+    The signs are drawn on the host, ``int8[ROUND, *shape]`` by output: a generator in the program
+    would be two thirds of what there is to compile.
+
     Args:
       point: The network.
       outputs: What is compared.
       aligned: Pull back what the cosine needs too: its signs, and ``y/|y|`` of each output.
       together: Pull the vectors of a round back in one pass; else one after the other.
     """
-    spread = _over(together)
 
     def one(
         packed: Mapping[str, Array],
         weights: Sequence[Mapping[str, Array]],
         tables: Sequence[Table],
         feeds: Mapping[str, Array],
-        key: Array,
+        drawn: _Vectors,
     ) -> dict[str, Array]:
         y, pull = point(packed, weights, tables, feeds)
         norms = {n: jnp.sqrt(jnp.sum(v * v)) for n, v in y.items()}
         safe = {n: jnp.where(norm > 0, norm, 1.0) for n, norm in norms.items()}
-
-        def signs(k: Array, scales: Mapping[str, Array]) -> dict[str, Array]:
-            split = jax.random.split(k, len(outputs))
-            return {
-                n: jax.random.rademacher(split[i], y[n].shape, y[n].dtype) * scales[n]
-                for i, n in enumerate(outputs)
-            }
-
-        keys = jax.random.split(key, ROUND)
         sizes = {n: jnp.asarray(1.0 / np.sqrt(max(v.size, 1)), v.dtype) for n, v in y.items()}
-        mse = spread(lambda k: pull(signs(k, sizes)))(keys)
-        out = {"mse": mse}
-        if not aligned:
-            return out
-        name = outputs[0]
-        if len(outputs) == 1:
-            # With one output the two scalings differ by a factor.
-            out["cosine-similarity"] = mse * (1.0 / safe[name] / sizes[name])
-        else:
-            inverse = {n: 1.0 / s for n, s in safe.items()}
-            out["cosine-similarity"] = spread(lambda k: pull(signs(k, inverse)))(keys)
-        directions = {n: v / safe[n] ** 2 for n, v in y.items()}
-        # One pull in a map: written out per output, a network of many would compile for minutes.
-        out["aligned"] = spread(
-            lambda hot: pull(
-                {n: d * hot[i].astype(d.dtype) for i, (n, d) in enumerate(directions.items())}
+        signs = {n: v.astype(y[n].dtype) for n, v in drawn.items()}
+        wanted: list[_Vectors] = [{n: v * sizes[n] for n, v in signs.items()}]
+        if aligned:
+            if len(outputs) > 1:
+                wanted.append({n: v / safe[n] for n, v in signs.items()})
+            along = {n: v / safe[n] ** 2 for n, v in y.items()}
+            which = np.eye(len(outputs), dtype=bool)
+            wanted.append(
+                {
+                    n: jnp.where(which[i].reshape(-1, *(1,) * v.ndim), v, jnp.zeros_like(v))
+                    for i, (n, v) in enumerate(along.items())
+                }
             )
-        )(jnp.eye(len(outputs), dtype=jnp.float32))
+        joined = {n: jnp.concatenate([v[n] for v in wanted]) for n in outputs}
+        found = _over(pull, joined, together=together)
+        out = {"mse": found[:ROUND]}
+        if aligned:
+            # With one output the two scalings differ by a factor.
+            name = outputs[0]
+            factor = 1.0 / safe[name] / sizes[name]
+            out["cosine-similarity"] = (
+                found[:ROUND] * factor if len(outputs) == 1 else found[ROUND : 2 * ROUND]
+            )
+            out["aligned"] = found[-len(outputs) :]
         return out
 
     return one

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jptq.engine.program import Program
@@ -90,8 +91,13 @@ def quantization_errors(runner: Runner, tables: Sequence[Table]) -> WeightDirect
     out = []
     for t in tables:
         packed = runner.pack(t).weights
-        out.append({key: packed[key] - plain[key] for key in keys})
+        out.append({key: _difference(packed[key], plain[key]) for key in keys})
     return out
+
+
+def _difference(a: Array, b: Array) -> Array:
+    """Subtract on the host: on the device it would be a program to compile for every shape."""
+    return jax.device_put(np.asarray(a) - np.asarray(b), b.sharding)
 
 
 def error_direction(program: Program, tables: Sequence[Table]) -> FeatureDirection:

@@ -19,6 +19,7 @@ from jax import Array
 
 from jptq import prng
 from jptq.engine import memory
+from jptq.engine.program import Program
 from jptq.engine.runner import Runner, SampleSet
 from jptq.errors import UnknownNameError
 from jptq.quant.assign import Assignment, Table, Thresholds
@@ -88,9 +89,13 @@ def rank(
         full = next(iter(feeds.values())).shape[0]
         per_probe = []
         for number in range(probes):
-            signs = {k: _signs(prng.generator(seed, "weight", number, k), packed[k]) for k in keys}
-            seeds = jnp.stack([prng.key(seed, "hessian", number, done + i) for i in range(full)])
-            found = product(packed, [signs], feeds, floats, seeds)
+            signs = {
+                k: prng.signs(prng.generator(seed, "weight", number, k), packed[k].shape)
+                for k in keys
+            }
+            own = [prng.generator(seed, "hessian", number, done + i) for i in range(full)]
+            drawn = np.stack([prng.signs(g, _drawn(runner.program)) for g in own])
+            found = product(packed, signs, feeds, floats, drawn)
             per_probe.append(np.asarray(found)[:count])
         traces.append(np.stack(per_probe, axis=1))
         squares = [np.asarray(squared(packed, t, feeds))[:count] for t in tables]
@@ -126,8 +131,12 @@ def rank(
     )
 
 
-def _signs(generator: np.random.Generator, like: Array) -> Array:
-    return jnp.asarray(generator.choice((-1.0, 1.0), like.shape), like.dtype)
+def _drawn(program: Program) -> int:
+    """Return the signs of a sample: one for each quantizer, and those that all features share."""
+    assert program.plan is not None
+    features = [c.tensor for c in program.plan.calibrations if not c.constant]
+    largest = max((math.prod(program.shapes[name]) for name in features), default=1)
+    return len(program.plan.calibrations) + largest
 
 
 def _product(gates: Gates, loss: Loss | None) -> Callable[..., Array]:
@@ -135,30 +144,28 @@ def _product(gates: Gates, loss: Loss | None) -> Callable[..., Array]:
 
     def one(
         packed: Mapping[str, Array],
-        weights: Sequence[Mapping[str, Array]],
+        weights: Mapping[str, Array],
         feeds: Mapping[str, Array],
         floats: Mapping[str, Array],
-        key: Array,
+        drawn: Array,
     ) -> Array:
-        program, plan = gates.program, gates.program.plan
+        plan = gates.program.plan
         assert plan is not None
 
         # One drawing serves all features, each with a sign of its own in front: products of two
-        # features have mean zero all the same, and a generator per feature would be most of what
-        # there is to compile.
-        shared, own = jax.random.split(key)
-        features = [program.shapes[c.tensor] for c in plan.calibrations if not c.constant]
-        drawn = jax.random.rademacher(shared, (max(map(math.prod, features), default=1),))
-        fronts = jax.random.rademacher(own, (len(plan.calibrations),))
+        # features have mean zero all the same. It is drawn on the host: a generator would be most
+        # of what there is to compile.
+        fronts, shared = jnp.split(drawn, [len(plan.calibrations)])
+        along = {k: v.astype(packed[k].dtype) for k, v in weights.items()}
 
         def signs(q: int, index: int, x: Array, axis: int | None) -> Array:
             del q, axis
-            taken = drawn[: x.size].reshape(x.shape) * fronts[index]
+            taken = shared[: x.size].reshape(x.shape) * fronts[index]
             return taken.astype(x.dtype)
 
         def scalar(u: Array) -> Array:
             fed = {n: feeds[n] for n in gates.program.inputs}
-            found = gates.outputs(u, packed, weights, signs, fed)
+            found = gates.outputs(u, packed, [along], signs, fed)
             if loss is not None:
                 return loss(found, feeds)
             return output_error(floats)(found, feeds) / 2
