@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jptq.metrics.similarity import exact
+from jptq.metrics.similarity import exact, reduced
 
 FIELDS = (
     "count",
@@ -61,15 +61,17 @@ def _statistics(a: Array, b: Array, *, axis: int) -> Array:
     x, y = (jnp.moveaxis(exact(v), axis, 0).reshape(a.shape[axis], -1) for v in (a, b))
     known = jnp.isfinite(x) & jnp.isfinite(y)
     x, y = jnp.where(known, x, 0), jnp.where(known, y, 0)
-    count = known.sum(1).astype(jnp.float64)
-    most = jnp.maximum(count, 1)
-    means = x.sum(1) / most, y.sum(1) / most
-    u, v = (jnp.where(known, z - mean[:, None], 0) for z, mean in zip((x, y), means, strict=True))
-    rows = [count, *means, (u * u).sum(1), (v * v).sum(1), (u * v).sum(1), jnp.abs(x).max(1)]
-    for z in (x, y):
-        rows.append(jnp.where(known, z, jnp.inf).min(1))
-        rows.append(jnp.where(known, z, -jnp.inf).max(1))
-    return jnp.stack(rows)
+    both = (x, y)
+    ends = tuple(jnp.where(known, sign * z, -jnp.inf) for z in both for sign in (-1, 1))
+    sums, most = reduced(
+        (known.astype(jnp.float64), *both), (jnp.abs(x), *ends), (1,), least=-np.inf
+    )
+    count, *totals = sums
+    means = [total / jnp.maximum(count, 1) for total in totals]
+    u, v = (jnp.where(known, z - mean[:, None], 0) for z, mean in zip(both, means, strict=True))
+    spreads, _ = reduced((u * u, v * v, u * v), (), (1,))
+    magnitude, low, high, low_q, high_q = most
+    return jnp.stack([count, *means, *spreads, magnitude, -low, high, -low_q, high_q])
 
 
 def merged(rows: np.ndarray, axis: int = 0) -> np.ndarray:

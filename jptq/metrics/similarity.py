@@ -91,7 +91,7 @@ def moments(a: Array, b: Array) -> Array:
     products = (x * x, x * y, y * y, x * e, e * e, size, size * inverse)
     counts = tuple(truth.astype(jnp.float64) for truth in (nonzero, undefined, ~same, broken))
     beside_lost = (jnp.where(broken, large, 0), jnp.where(broken, inverse, 0))
-    sums, (most, worst) = _reduced((*products, *counts, *beside_lost), (large, size))
+    sums, (most, worst) = reduced((*products, *counts, *beside_lost), (large, size), (0, 2))
     signal, ab, bb, ae, noise, total, relative, nonzeros, *others = sums
     undefineds, different, lost, beside, against = others
     # Away from x: a lost element must not look like a longer vector of the same direction.
@@ -131,22 +131,25 @@ def exact(x: Array) -> Array:
     return jnp.where((bits & 0x7F800000) == 0, jnp.where(bits < 0, -magnitude, magnitude), wide)
 
 
-def _reduced(
-    added: tuple[Array, ...], largest: tuple[Array, ...]
+def reduced(
+    added: tuple[Array, ...],
+    largest: tuple[Array, ...],
+    axes: tuple[int, ...],
+    *,
+    least: float = 0.0,
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Add up some terms ``[N, C, M]`` to ``float64[C]``, and find the largest of others.
+    """Add up some terms over axes, and find the largest of others, at least `least`; all float64.
 
     All of it in one pass: reductions apart would compute every term again for each.
     """
     sums = len(added)
 
-    def reduced(one: tuple[Array, ...], other: tuple[Array, ...]) -> tuple[Array, ...]:
+    def both(one: tuple[Array, ...], other: tuple[Array, ...]) -> tuple[Array, ...]:
         pairs = list(zip(one, other, strict=True))
         return (*(a + b for a, b in pairs[:sums]), *(jnp.maximum(a, b) for a, b in pairs[sums:]))
 
-    terms = (*added, *largest)
-    zeros = (np.float64(0),) * len(terms)
-    found = tuple(lax.reduce(terms, zeros, reduced, (0, 2)))
+    starts = (*(np.float64(0) for _ in added), *(np.float64(least) for _ in largest))
+    found = tuple(lax.reduce((*added, *largest), starts, both, axes))
     return found[:sums], found[sums:]
 
 
