@@ -111,7 +111,7 @@ class Walk:
           UnknownNameError: A tensor cannot be shown.
         """
         chosen = set(self.tensors if wanted is None else wanted)
-        inputs = {name: jax.numpy.asarray(feeds[name]) for name in self.runner.program.inputs}
+        inputs = jax.device_put({name: feeds[name] for name in self.runner.program.inputs})
         for name in sorted(chosen - {*self.tensors, *inputs}):
             raise UnknownNameError("float tensor", name, self.tensors)
         last = max((i for i, p in enumerate(self._pieces) if chosen & {*p.shown}), default=-1)

@@ -29,8 +29,7 @@ def fold(entry: Op, values: Sequence[Any], attributes: Mapping[str, Any]) -> tup
         _refuse_giants(entry, values, attributes)
     with jax.enable_x64(True), jax.ensure_compile_time_eval(), jax.default_device(_host()):
         operands: list[Any] = [
-            v if entry.is_static(i) else jax.tree.map(jax.numpy.asarray, v)
-            for i, v in enumerate(values)
+            v if entry.is_static(i) else jax.device_put(v) for i, v in enumerate(values)
         ]
         result = entry.function(*operands, **attributes)
         results = result if isinstance(result, tuple) else (result,)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -125,7 +124,8 @@ class Runner:
         memory.warn_of_too_little(self.program, self.batching)
         self.batch = self.batch_for(memory.forward(self.program))
         self.compilations = Compilations()
-        self.weights = {n: jnp.asarray(w) for n, w in self.program.weights.items()}
+        # Not by jnp.asarray, which compiles a program for every shape.
+        self.weights: dict[str, Array] = jax.device_put(dict(self.program.weights))
         self.floats = self._replacements(floats)
         jit = self.compilations.jit
         self._prepare_float = jit("prepare float", lambda w: self.program.prepare(w, None))
@@ -166,7 +166,7 @@ class Runner:
         other.program = dataclasses.replace(
             self.program, plan=plan, weights={**self.program.weights, **new}
         )
-        other.weights = {**self.weights, **{n: jnp.asarray(w) for n, w in new.items()}}
+        other.weights = {**self.weights, **jax.device_put(new)}
         other.floats = self._replacements(floats)
         return other
 
@@ -241,15 +241,14 @@ class Runner:
     @functools.cached_property
     def float_weights(self) -> Packed:
         """The weights of the float model, packed once."""
-        floats = {n: jnp.asarray(w) for n, w in self.floats.items()}
-        return self._packed({**self.weights, **floats})
+        return self._packed({**self.weights, **jax.device_put(self.floats)})
 
     def _packed(self, weights: Mapping[str, Array]) -> Packed:
         """Pack weights as they are: with quantizers off, where there are any, by one program."""
         if self.plan is None:
             return Packed(self._prepare_float(weights), None)
         off = table(self.plan, {}, {one.name: FLOAT32.name for one in self.plan.calibrations})
-        return Packed(self._prepare(weights, jax.tree.map(jnp.asarray, off)), None)
+        return Packed(self._prepare(weights, jax.device_put(off)), None)
 
     def pack(self, table: Table | None, changed: Mapping[str, np.ndarray] | None = None) -> Packed:
         """Quantize and pack the weights under a table; the float weights for None.
@@ -262,10 +261,10 @@ class Runner:
           ModelError: One of them is part of the programs.
         """
         new = self._replacements(changed)
-        weights = {**self.weights, **{n: jnp.asarray(w) for n, w in new.items()}}
+        weights = {**self.weights, **jax.device_put(new)}
         if table is None:
             return self._packed(weights) if changed else self.float_weights
-        device = jax.tree.map(jnp.asarray, table)
+        device = jax.device_put(table)
         return Packed(self._prepare(weights, device), device)
 
     def run(self, packed: Packed, feeds: Feeds) -> dict[str, Array]:

@@ -13,7 +13,6 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -184,7 +183,7 @@ class Segmented:
           packed: Float weights.
           feeds: ``[S, ...]``.
         """
-        states: list[State] = [{n: jnp.asarray(v) for n, v in feeds.items()}]
+        states: list[State] = [jax.device_put(dict(feeds))]
         for index in range(len(self.segments)):
             states.append(self.run_float(index, packed, states[-1]))
         return states

@@ -43,7 +43,7 @@ class Forward:
         self._wide = _is_wide(self._program)
         self.static_inputs = self._program.static_inputs
         with self._types():
-            self.weights = {n: jnp.asarray(w) for n, w in self._program.weights.items()}
+            self.weights: dict[str, Array] = jax.device_put(dict(self._program.weights))
         self._jitted = jax.jit(self.apply)
 
     def apply(self, weights: Mapping[str, Array], feeds: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def rank(
             raise UnknownNameError("metric for --method=gradient", name, METRICS)
     plan = runner.program.plan
     assert plan is not None
-    tables = [jax.tree.map(jnp.asarray, t) for t in rows.tables(plan, thresholds, base)]
+    tables = jax.device_put(rows.tables(plan, thresholds, base))
     weights = quantization_errors(runner, tables)
     gates = Gates(runner.program, len(tables))
     backward = runner.compilations.once(

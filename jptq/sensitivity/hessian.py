@@ -68,7 +68,7 @@ def rank(
             raise UnknownNameError("metric for --method=hessian", name, METRICS)
     plan = runner.program.plan
     assert plan is not None
-    tables = [jax.tree.map(jnp.asarray, t) for t in rows.tables(plan, thresholds, base)]
+    tables = jax.device_put(rows.tables(plan, thresholds, base))
     gates = Gates(runner.program, 1)
     product = runner.compilations.once(
         ("hessian product", loss),

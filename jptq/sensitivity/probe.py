@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
@@ -74,7 +73,7 @@ def rank(
             raise UnknownNameError("metric for --method=probe", name, METRICS)
     plan = runner.program.plan
     assert plan is not None
-    tables = [jax.tree.map(jnp.asarray, t) for t in rows.tables(plan, thresholds, base)]
+    tables = jax.device_put(rows.tables(plan, thresholds, base))
     outputs = [name for name in rows.outputs if name in runner.program.outputs]
     backward = Backward(runner, tables, outputs, progress)
     floats = _floats(runner, samples, outputs)
@@ -188,7 +187,7 @@ def _behind(
         exact = {name: y.astype(np.float64) for name, y in found.items()}
         powers.append([float((y * y).sum()) for y in exact.values()])
         for index, name in read.behind.items():
-            y = jnp.asarray(found[name])
+            y = jax.device_put(found[name])
             axis = plan.calibrations[index].axis
             off = [np.asarray(direction(q, index, y, axis)) for q in range(len(tables))]
             errors[index].append(

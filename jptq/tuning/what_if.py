@@ -300,9 +300,9 @@ class WhatIf:
     def _feeds(self, batch: _Batch) -> State:
         samples, program = self.prepared.samples, self.prepared.runner.program
         read = [samples[i] for i in batch.indices]
-        return {
-            n: jax.numpy.asarray(np.stack([feeds[n] for feeds in read])) for n in program.inputs
-        }
+        stacked = {n: np.stack([feeds[n] for feeds in read]) for n in program.inputs}
+        found: State = jax.device_put(stacked)
+        return found
 
 
 def _differ(plan: Plan, one: Table, other: Table, k: int) -> bool:
