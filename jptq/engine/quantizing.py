@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jptq.engine import layouts
 from jptq.numerics.fake_quant import fake_quant
@@ -52,13 +52,17 @@ class TableQuantizer:
         shape = [1] * x.ndim
         if axis is not None and stop - start > 1:
             shape[axis] = stop - start
+        table = self.table
         return fake_quant(
             x,
-            jnp.reshape(self.table.scale[start:stop], shape),
-            jnp.reshape(self.table.offset[start:stop], shape),
-            self.table.lower[index],
-            self.table.upper[index],
-            self.table.gate[index],
+            *(
+                lax.reshape(lax.slice(v, (start,), (stop,)), shape)
+                for v in (table.scale, table.offset)
+            ),
+            *(
+                lax.reshape(lax.slice(v, (index,), (index + 1,)), ())
+                for v in (table.lower, table.upper, table.gate)
+            ),
         )
 
     def step(self, step: Step, operands: list[Any]) -> tuple[Any, ...] | None:

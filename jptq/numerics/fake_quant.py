@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from jptq.numerics.affine import Affine
 
@@ -27,7 +27,7 @@ def quantize(x: Array, scale: Array, offset: Array, lower: Array, upper: Array) 
       lower: Least integer.
       upper: Largest integer.
     """
-    return jnp.clip(_steps(x, scale) + offset, lower, upper)
+    return _limited(lax.add(_steps(x, scale), _spread(offset, x)), lower, upper)
 
 
 def on_grid(constant: np.ndarray, grid: Affine, axis: int | None) -> np.ndarray:
@@ -58,10 +58,28 @@ def half(x: Array) -> Array:
 
     Source: IEEE 754-2019, binary16; hmct-spec 1.3.
     """
-    in_range = jnp.clip(x, -_LARGEST_HALF, _LARGEST_HALF)
-    rounded = jax.lax.reduce_precision(in_range, exponent_bits=5, mantissa_bits=10)
+    in_range = _limited(x, _full(-_LARGEST_HALF, x), _full(_LARGEST_HALF, x))
+    rounded = lax.reduce_precision(in_range, exponent_bits=5, mantissa_bits=10)
     # That makes numbers below the smallest normal one zero; float16 has a fixed step there.
-    return jnp.where(jnp.abs(x) < 2.0**-14, jnp.round(x * 2.0**24) * 2.0**-24, rounded)
+    step = _full(2.0**-24, x)
+    small = lax.mul(lax.round(lax.mul(x, _full(2.0**24, x)), _TO_EVEN), step)
+    return lax.select(lax.lt(lax.abs(x), _full(2.0**-14, x)), small, rounded)
+
+
+# Primitives, not `jax.numpy`: every network is traced with two quantizers per node, and a function
+# of `jax.numpy` takes several times as long to trace.
+
+
+def _spread(value: Array, x: Array) -> Array:
+    """Return a value that broadcasts against ``x`` in the shape of ``x``."""
+    value = jnp.asarray(value)
+    if value.shape == x.shape:
+        return value
+    return lax.broadcast_in_dim(value, x.shape, range(x.ndim - value.ndim, x.ndim))
+
+
+def _full(value: float, x: Array) -> Array:
+    return lax.full_like(x, value)
 
 
 def _steps(x: Array, scale: Array) -> Array:
@@ -70,9 +88,17 @@ def _steps(x: Array, scale: Array) -> Array:
     XLA turns a division by a broadcast value into a product with its reciprocal, which rounds
     some ties the other way. It must not see that the divisor is one: both branches are `scale`.
     """
-    return jnp.round(x / jnp.where(x < 0, scale, jax.lax.optimization_barrier(scale)))
+    hidden = _spread(lax.optimization_barrier(scale), x)
+    divisor = lax.select(lax.lt(x, _full(0, x)), _spread(scale, x), hidden)
+    return lax.round(lax.div(x, divisor), _TO_EVEN)
 
 
+def _limited(x: Array, lower: Array, upper: Array) -> Array:
+    """Return ``x`` between two values; NaN stays NaN."""
+    return lax.min(_spread(upper, x), lax.max(_spread(lower, x), x))
+
+
+_TO_EVEN = lax.RoundingMethod.TO_NEAREST_EVEN
 _LARGEST_HALF = 65504.0
 
 
@@ -97,8 +123,10 @@ def fake_quant(
 
     Source: Bengio et al. 2013, arXiv:1308.3432 (straight-through estimator); design 4.
     """
-    on_grid = (quantize(x, scale, offset, lower, upper) - offset) * scale
-    return jnp.where(gate > 0, jnp.where(lower < upper, on_grid, half(x)), x)
+    integers = quantize(x, scale, offset, lower, upper)
+    on_grid = lax.mul(lax.sub(integers, _spread(offset, x)), _spread(scale, x))
+    kept = lax.select(_spread(lower < upper, x), on_grid, half(x))
+    return lax.select(_spread(gate > 0, x), kept, x)
 
 
 @fake_quant.defjvp
