@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,13 +21,12 @@ import onnx
 from jptq.numerics import dtypes
 from jptq.ops import Op, find
 from tests.ops import suite
+from tools.fuzz.together import run_together
 
 Feeds = Mapping[str, Any]
 
-_FAST_TO_COMPILE: dict[str, Any] = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
+_TOGETHER = 16
+"""Computations of a program. Which of them fails is found by halves."""
 
 
 class Case(suite.Shipped):
@@ -62,27 +61,68 @@ def load() -> tuple[Case, ...]:
     return tuple(case for case in cases if case.is_runnable)
 
 
-def run(case: Case, inputs: list[np.ndarray], *, copies: int = 0) -> list[Any]:
-    """Compile the case's only node and return its outputs.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One computation of a case.
 
-    Args:
-      case: Of one node.
+    Attributes:
+      case: What is computed.
       inputs: In graph order.
-      copies: Map the node over as many equal samples; if 0, call it plainly.
+      expected: In graph order.
+      copies: Map the case over as many equal samples; if 0, call it plainly.
     """
-    call, values = as_function(case, inputs)
-    if not values:
-        return list(call())
-    if copies:
-        call, values = jax.vmap(call), jax.tree.map(lambda x: np.stack([x] * copies), values)
-    return list(jax.jit(call, compiler_options=_FAST_TO_COMPILE)(*values))
+
+    case: Case
+    inputs: list[Any]
+    expected: list[Any]
+    copies: int = 0
+
+    def function(self) -> tuple[Callable[..., Any], list[Any]]:
+        """Return what is compiled, and its arguments."""
+        of = as_function if self.case.is_single else as_chain
+        call, values = of(self.case, self.inputs)
+        if self.copies:
+            return jax.vmap(call), jax.tree.map(lambda x: np.stack([x] * self.copies), values)
+        return call, values
+
+    def compare(self, outputs: Sequence[Any]) -> None:
+        """Assert equal dtypes, shapes and, within the tolerance of ONNX, values."""
+        expected = self.expected
+        if self.copies:
+            expected = jax.tree.map(lambda x: np.stack([x] * self.copies), expected)
+        compare(self.case, list(outputs), expected)
 
 
-def run_chain(case: Case, inputs: list[np.ndarray]) -> list[Any]:
-    """Run a model of any size operator by operator and return its outputs."""
-    names = [tensor.name for tensor in case.model.graph.input]
-    feeds = dict(zip(names, jax.tree.map(jnp.asarray, inputs), strict=True))
-    return _run_graph(case.model, case.model.graph, feeds)
+def runs(case: Case) -> list[Run]:
+    """Return the computations of a case that ONNX has results of."""
+    return [Run(case, inputs, expected) for inputs, expected in case.data_sets]
+
+
+def outputs(several: Sequence[Run]) -> list[Any]:
+    """Compile computations as few programs; return what each gives, or the error that it raised.
+
+    A program costs more than the one operator in it.
+    """
+    found: list[Any] = []
+    for start in range(0, len(several), _TOGETHER):
+        calls = [run.function() for run in several[start : start + _TOGETHER]]
+        results = run_together([call for call, _ in calls], [[values] for _, values in calls])
+        found += [one if isinstance(one, Exception) else one[0] for one in results]
+    return found
+
+
+def alone(run: Run) -> list[Any]:
+    """Return what a computation gives in a program of its own, or operator by operator.
+
+    Together they are compiled with what is fastest, some of which XLA itself gets wrong
+    (conversions to float8 types); and a value that decides about a shape is not known there.
+    """
+    if not run.case.is_single:
+        names = [tensor.name for tensor in run.case.model.graph.input]
+        feeds = dict(zip(names, jax.tree.map(jnp.asarray, run.inputs), strict=True))
+        return _run_graph(run.case.model, run.case.model.graph, feeds)
+    call, values = run.function()
+    return list(jax.jit(call)(*values))
 
 
 def compare(case: Case, outputs: list[Any], expected: list[Any]) -> None:
@@ -126,6 +166,25 @@ def as_function(case: Case, given: list[Any]) -> tuple[Callable[..., tuple[Any, 
         return tuple(outputs[tensor.name] for tensor in case.model.graph.output)
 
     return call, [inputs[i] for i in moving]
+
+
+def as_chain(case: Case, given: list[Any]) -> tuple[Callable[..., list[Any]], list[Any]]:
+    """Return a model of any size as a function of its float inputs, and these inputs.
+
+    Whole numbers stay known while tracing: they may be shapes.
+    """
+    leaves, structure = jax.tree.flatten(given)
+    moving = [i for i, x in enumerate(leaves) if x.dtype.kind not in "biu"]
+    names = [tensor.name for tensor in case.model.graph.input]
+
+    def call(*values: Any) -> list[Any]:
+        arguments = list(leaves)
+        for index, value in zip(moving, values, strict=True):
+            arguments[index] = value
+        inputs = jax.tree.unflatten(structure, arguments)
+        return _run_graph(case.model, case.model.graph, dict(zip(names, inputs, strict=True)))
+
+    return call, [leaves[i] for i in moving]
 
 
 def _run_graph(model: onnx.ModelProto, graph: onnx.GraphProto, feeds: Feeds) -> list[Any]:

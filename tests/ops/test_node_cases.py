@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import traceback
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import pytest
 
 from tests.ops import cases
@@ -44,18 +44,29 @@ for _case in cases.load():
             CHAINS[_case.name.removeprefix("test_").split("_")[0]].append(_case)
 
 
-def _complaints(group: list[cases.Case], run: Callable[..., list[Any]]) -> list[str]:
-    """Return what is wrong with each case that fails."""
+def _complaints(runs: Sequence[cases.Run]) -> list[str]:
+    """Return what is wrong with each case that fails: together with others, and alone."""
     complaints = []
-    for case in group:
-        for inputs, expected in case.data_sets:
+    with jax.enable_x64(True):
+        for run, outputs in zip(runs, cases.outputs(runs), strict=True):
+            if _agrees(run, outputs):
+                continue
             try:
-                cases.compare(case, run(case, inputs), expected)
+                run.compare(cases.alone(run))
             except Exception as error:  # the report names every case that fails
-                if cases.is_beyond_xla(error):
-                    continue
-                complaints.append(f"{case.name}: {traceback.format_exc(limit=-2)}")
+                if not cases.is_beyond_xla(error):
+                    complaints.append(f"{run.case.name}: {traceback.format_exc(limit=-2)}")
     return complaints
+
+
+def _agrees(run: cases.Run, outputs: Any) -> bool:
+    if isinstance(outputs, Exception):
+        return False
+    try:
+        run.compare(outputs)
+    except AssertionError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(
@@ -65,29 +76,20 @@ def _complaints(group: list[cases.Case], run: Callable[..., list[Any]]) -> list[
         for name in sorted(SINGLE)
     ],
 )
-def test_node_cases_of_onnx_agree(operator: str) -> None:
-    with jax.enable_x64(True):
-        complaints = _complaints(SINGLE[operator], cases.run)
+def test_node_cases_of_onnx_agree_and_map_over_a_batch(operator: str) -> None:
+    group = SINGLE[operator]
+    runs = [run for case in group for run in cases.runs(case)]
+    if group[0].has_moving_inputs:
+        runs.append(dataclasses.replace(runs[0], copies=2))
+    complaints = _complaints(runs)
     assert not complaints, "\n".join(complaints)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("function", sorted(CHAINS))
 def test_functions_that_onnx_expands_into_chains_agree(function: str) -> None:
-    with jax.enable_x64(True):
-        complaints = _complaints(CHAINS[function], cases.run_chain)
+    complaints = _complaints([run for case in CHAINS[function] for run in cases.runs(case)])
     assert not complaints, "\n".join(complaints)
-
-
-@pytest.mark.parametrize(
-    "operator", [name for name, group in sorted(SINGLE.items()) if group[0].has_moving_inputs]
-)
-def test_a_batch_of_samples_maps_through_the_operator(operator: str) -> None:
-    case = SINGLE[operator][0]
-    inputs, expected = case.data_sets[0]
-    with jax.enable_x64(True):
-        outputs = cases.run(case, inputs, copies=2)
-    cases.compare(case, outputs, jax.tree.map(lambda x: np.stack([x] * 2), expected))
 
 
 def test_each_exclusion_names_a_case_that_exists() -> None:
