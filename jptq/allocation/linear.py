@@ -18,11 +18,14 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import optimize, sparse
 
 from jptq.allocation.problem import Problem, Term
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 _Row = tuple[dict[int, float], float, float]
 
@@ -83,6 +86,8 @@ def linearise(problem: Problem) -> Linear:
     for edge in problem.edges:
         if edge.cost > 0:
             builder.spend(builder.excess_of(edge.second, edge.first), edge.cost)
+    from scipy import sparse  # a third of a second, which most commands need not wait for
+
     time_us = np.zeros(builder.columns)
     for column, cost in builder.time.items():
         time_us[column] = cost
@@ -127,6 +132,8 @@ def minimise(
       relative_gap: Where to stop.
       node_limit: Likewise: nodes of the search tree.
     """
+    from scipy import optimize, sparse  # as in `linearise`
+
     groups, columns = len(least), linear.columns
     # The last column is the constant, fixed at 1.
     low, high = np.zeros(columns + 1), np.ones(columns + 1)

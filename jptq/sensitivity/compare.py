@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
-from scipy import stats
 
+from jptq.metrics.ranks import spearman
 from jptq.results.sensitivity import BETTER, SensitivityTable
 
 
@@ -79,11 +80,11 @@ def compare(
         positive = known & (theirs > 0) & (mine > 0)
         ratio = float(np.median(mine[positive] / theirs[positive])) if positive.any() else None
     ordered = known.sum() > 2 and np.ptp(mine[known]) > 0 and np.ptp(theirs[known]) > 0
-    spearman = stats.spearmanr(mine[known], theirs[known]).statistic if ordered else np.nan
+    correlation = spearman(mine[known], theirs[known]) if ordered else math.nan
     return Agreement(
         method=table.method,
         metric=name,
-        spearman=float(spearman),
+        spearman=correlation,
         worst_in=len(head),
         worst=min(worst, len(shared)),
         first=first,

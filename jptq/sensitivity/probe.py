@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
-from scipy import stats
 
 from jptq.engine.program import Program
 from jptq.engine.runner import Runner, SampleSet
 from jptq.errors import UnknownNameError
+from jptq.metrics.ranks import spearman
 from jptq.quant.assign import Assignment, Table, Thresholds
 from jptq.results.sensitivity import SensitivityTable
 from jptq.sensitivity import readings
@@ -250,4 +250,4 @@ def _settled(found: Sequence[Pulled], rows: Rows, index: Mapping[str, int]) -> b
     # Each half has half of the probes: its own error is larger than that of the whole.
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return False  # no order to compare
-    return float(stats.spearmanr(first, second).statistic) >= SETTLED
+    return spearman(first, second) >= SETTLED

@@ -20,7 +20,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from scipy import special
 
 from jptq.engine.program import Program
 
@@ -159,6 +158,8 @@ class _Place:
         Args:
           changes: Of log-odds, by decision, all of one shape.
         """
+        from scipy import special  # as long to load as all of NumPy, and rarely needed
+
         first = next(iter(changes.values()))
         # What is left of the classes that a decision leaves open, over what it was.
         kept = np.ones_like(first)

@@ -10,9 +10,9 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy import stats
 
 from jptq.engine.runner import Runner, SampleSet
+from jptq.metrics.ranks import spearman
 from jptq.quant.assign import Assignment, Thresholds
 from jptq.results.sensitivity import SensitivityTable
 from jptq.sensitivity import exact
@@ -109,7 +109,7 @@ def _verdict(estimated: np.ndarray, exact_scores: np.ndarray, metric: str) -> st
     )
     agree = 1.0
     if positive.sum() > 3 and np.ptp(ratios) > 0:
-        agree = float(stats.spearmanr(estimated[positive], exact_scores[positive]).statistic)
+        agree = spearman(estimated[positive], exact_scores[positive])
     if LINEAR[0] <= median <= LINEAR[1] and agree >= AGREEING:
         far = int(((ratios > FAR) | (ratios < 1 / FAR)).sum())
         if not far:
