@@ -4,6 +4,7 @@ from tools.fuzz.catalogue import (
     control,
     elementwise,
     indexing,
+    integers,
     joining,
     logic,
     normalization,
@@ -12,6 +13,7 @@ from tools.fuzz.catalogue import (
     reduction,
     sampling,
     shapes,
+    signal,
     windows,
 )
 from tools.fuzz.catalogue.registry import OPERATORS, Operator
@@ -20,6 +22,7 @@ FAMILIES = (
     control,
     elementwise,
     indexing,
+    integers,
     joining,
     logic,
     normalization,
@@ -28,6 +31,7 @@ FAMILIES = (
     reduction,
     sampling,
     shapes,
+    signal,
     windows,
 )
 
