@@ -12,6 +12,9 @@ from onnx.reference import ReferenceEvaluator
 
 _ERRORS_ONLY = 3
 
+FAST_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""Options of ``jax.jit`` for programs of the tests' own: nobody runs them for long."""
+
 
 def run_onnx(
     model: onnx.ModelProto | bytes | Path,

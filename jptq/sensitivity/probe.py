@@ -9,12 +9,15 @@ tell what becomes of the outputs (`readings`), these are pulled back instead of 
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jptq.engine.program import Program
 from jptq.engine.runner import Runner, SampleSet
@@ -180,20 +183,33 @@ def _behind(
     """
     plan = runner.program.plan
     assert plan is not None
-    direction = error_direction(runner.program, tables)
     powers: list[list[float]] = []
     errors: dict[int, list[list[tuple[float, float]]]] = {index: [] for index in read.behind}
     for found in _floats(runner, samples, outputs):
         exact = {name: y.astype(np.float64) for name, y in found.items()}
         powers.append([float((y * y).sum()) for y in exact.values()])
         for index, name in read.behind.items():
-            y = jax.device_put(found[name])
-            axis = plan.calibrations[index].axis
-            off = [np.asarray(direction(q, index, y, axis)) for q in range(len(tables))]
+            program = runner.compilations.once(
+                ("behind", len(tables), index), functools.partial(_rounding, runner, index)
+            )
+            off = np.asarray(program(tables, found[name]))
             errors[index].append(
                 [(float((e * e).sum()), float((e * exact[name]).sum())) for e in off]
             )
     return np.asarray(powers), {index: np.asarray(e) for index, e in errors.items()}
+
+
+def _rounding(runner: Runner, index: int) -> Callable[[Sequence[Table], np.ndarray], Array]:
+    """Return the program that gives what a quantizer does to a tensor, ``[Q, *shape]``."""
+    plan = runner.program.plan
+    assert plan is not None
+    axis = plan.calibrations[index].axis
+
+    def errors(tables: Sequence[Table], y: Array) -> Array:
+        direction = error_direction(runner.program, tables)
+        return jnp.stack([direction(q, index, y, axis) for q in range(len(tables))])
+
+    return runner.compilations.jit("rounding", errors)
 
 
 def _added(

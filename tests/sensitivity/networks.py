@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jptq.engine import Batching, Runner, TableQuantizer, lower
@@ -25,7 +25,7 @@ from tests.quant.networks import TARGET, placed
 METRICS = ("cosine-similarity", "mre", "mse", "sqnr", "chebyshev")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
     """A network ready to be ranked."""
 
@@ -75,6 +75,13 @@ def case(graph: Graph, *, samples: int = 3, batch: int = 2) -> Case:
     )
 
 
+@functools.cache
+def shared(network: Callable[[], Graph]) -> Case:
+    """Return the case of a network that several tests rank, and no test changes: its programs are
+    compiled once."""
+    return case(network())
+
+
 def smooth() -> Graph:
     """Return a network without kinks: ``x`` of shape [1, 3, 5, 5], two outputs, one stem."""
     g = Graph()
@@ -87,6 +94,15 @@ def smooth() -> Graph:
         g.add("Gemm", flat, g.random(3, 4), g.random(3), transB=1, name="classes"),
         g.add("Sigmoid", g.conv(stem, 4, 1, 1, name="map"), name="probability"),
     )
+    return g
+
+
+def tiny() -> Graph:
+    """Return a network with as little to compile as two outputs behind one stem are."""
+    g = Graph()
+    stem = g.add("MatMul", g.input("x", (1, 6)), g.random(6, 5), name="stem")
+    hidden = g.add("Tanh", stem, name="bend")
+    g.output(g.add("MatMul", hidden, g.random(5, 3), name="classes"), g.add("Sigmoid", hidden))
     return g
 
 
@@ -148,9 +164,9 @@ def in_double(c: Case, sample: int = 0) -> Double:
     program = lower(model, feeds, plan=c.plan)
     return Double(
         program=program,
-        weights={name: jnp.asarray(array) for name, array in program.weights.items()},
+        weights=jax.device_put(dict(program.weights)),
         settings=jax.tree.map(
-            lambda a: jnp.asarray(wide(np.asarray(a))), table(c.plan, c.thresholds, c.int8)
+            lambda a: jax.device_put(wide(np.asarray(a))), table(c.plan, c.thresholds, c.int8)
         ),
-        feeds={name: jnp.asarray(array) for name, array in feeds.items()},
+        feeds=jax.device_put(feeds),
     )

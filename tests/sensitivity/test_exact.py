@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -10,12 +12,12 @@ from jptq.sensitivity import rows_of
 from tests.agreements import ORACLES, run
 from tests.graphs import Graph
 from tests.quant.networks import branches
-from tests.sensitivity.networks import METRICS, Case, case, smooth
+from tests.sensitivity.networks import METRICS, Case, case, shared, smooth
 
 
 @pytest.fixture(scope="module")
 def branched() -> Case:
-    return case(branches())
+    return shared(branches)
 
 
 def by_onnxruntime(c: Case, members: tuple[str, ...], outputs: list[str]) -> np.ndarray:
@@ -48,8 +50,10 @@ def test_the_sweep_equals_one_full_forward_per_node(branched: Case, segments: in
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", [branches, smooth])
-def test_scores_are_those_of_an_export_with_one_nodes_quantizers(network: object) -> None:
-    c = case(network())  # type: ignore[operator]
+def test_scores_are_those_of_an_export_with_one_nodes_quantizers(
+    network: Callable[[], Graph],
+) -> None:
+    c = shared(network)
     rows = c.rows()
     table = c.exact(rows)
     assert tuple(ORACLES) == METRICS
@@ -91,7 +95,7 @@ def test_nodes_that_share_their_quantizer_have_equal_scores_to_the_last_bit() ->
 
 
 def test_outputs_that_a_node_cannot_reach_are_not_scored() -> None:
-    c = case(smooth())
+    c = shared(smooth)
     classes, probability = c.model.output_names
     rows = c.rows()
     bend = rows.names.index("bend")

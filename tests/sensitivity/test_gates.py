@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,15 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jptq.quant.assign import table
+from jptq.quant.assign import Table, table
 from jptq.results import SensitivityTable
 from jptq.sensitivity import probe, readings
 from jptq.sensitivity.gates import Gates, error_direction, quantization_errors
 from tests.graphs import Graph
+from tests.oracles import FAST_TO_COMPILE
 from tests.quant.networks import attention, branches
-from tests.sensitivity.networks import Case, case, in_double, smooth
+from tests.sensitivity.networks import Case, in_double, shared, smooth
 
 STEP = 1e-5
+
+
+def summed(outputs: Mapping[str, jax.Array], weigh: Callable[[str, jax.Array], jax.Array]) -> Any:
+    parts = [jnp.sum(weigh(name, value)) for name, value in outputs.items()]
+    return sum(parts[1:], parts[0])
 
 
 @pytest.mark.slow
@@ -24,76 +31,87 @@ STEP = 1e-5
 def test_derivatives_by_gates_are_finite_differences_in_float64(
     network: Callable[[], Graph],
 ) -> None:
-    c = case(network(), samples=1)
+    c = shared(network)
+    rng = np.random.default_rng(0)
+    count = len(c.plan.calibrations)
+    signs = {n: rng.choice([-1.0, 1.0], c.runner.program.shapes[n]) for n in c.model.output_names}
     with jax.enable_x64(True):
         double = in_double(c)
-        rng = np.random.default_rng(0)
-        count = len(c.plan.calibrations)
-        shapes = jax.eval_shape(double.blended, jnp.zeros(count))
-        signs = {n: jnp.asarray(rng.choice([-1.0, 1.0], s.shape)) for n, s in shapes.items()}
 
         def loss(outputs: Mapping[str, jax.Array]) -> Any:
-            parts = [jnp.sum(signs[name] * value) for name, value in outputs.items()]
-            return sum(parts[1:], parts[0])
+            return summed(outputs, lambda name, value: signs[name] * value)
 
-        zero = jnp.zeros(count)
-        moves = jnp.eye(count) * STEP
-        around = jax.jit(jax.vmap(lambda u: loss(double.blended(u))))
-        found = around(jnp.concatenate([moves, -moves]))
-        differences = np.asarray(found[:count] - found[count:]) / (2 * STEP)
-        slopes = {
-            "table": jax.jit(jax.grad(lambda u: loss(double.by_table(u))))(zero),
-            "directions": jax.jit(jax.grad(lambda u: loss(double.by_directions(u))))(zero),
-        }
-    assert np.asarray(slopes["table"]).dtype == np.float64
+        def found(moves: jax.Array, zero: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            slopes = {
+                "table": jax.grad(lambda u: loss(double.by_table(u)))(zero),
+                "directions": jax.grad(lambda u: loss(double.by_directions(u)))(zero),
+            }
+            return jax.vmap(lambda u: loss(double.blended(u)))(moves), slopes
+
+        moves = np.eye(count) * STEP
+        run = jax.jit(found, compiler_options=FAST_TO_COMPILE)
+        around, slopes = jax.tree.map(np.asarray, run(np.r_[moves, -moves], np.zeros(count)))
+    differences = (around[:count] - around[count:]) / (2 * STEP)
+    assert slopes["table"].dtype == np.float64
     largest = np.abs(differences).max()
     assert (differences != 0).all()
     for name, slope in slopes.items():
-        np.testing.assert_allclose(
-            np.asarray(slope), differences, rtol=1e-5, atol=1e-7 * largest, err_msg=name
-        )
+        np.testing.assert_allclose(slope, differences, rtol=1e-5, atol=1e-7 * largest, err_msg=name)
 
 
 @pytest.mark.parametrize("network", [smooth, attention])
 def test_derivatives_by_the_input_are_finite_differences_in_float64(
     network: Callable[[], Graph],
 ) -> None:
-    c = case(network(), samples=1)
+    c = shared(network)
     with jax.enable_x64(True):
         double = in_double(c)
-        plain = double.program.prepare(double.weights, None)
 
         def loss(x: jax.Array) -> Any:
+            plain = double.program.prepare(double.weights, None)
             outputs = double.program.run(plain, None, {"x": x})
-            parts = [jnp.sum(jnp.square(value)) for value in outputs.values()]
-            return sum(parts[1:], parts[0])
+            return summed(outputs, lambda _, value: jnp.square(value))
 
-        x = double.feeds["x"]
-        direction = jnp.asarray(np.random.default_rng(1).standard_normal(x.shape))
-        run = jax.jit(loss)
-        difference = float(run(x + STEP * direction) - run(x - STEP * direction)) / (2 * STEP)
-        slope = float(jnp.vdot(jax.jit(jax.grad(loss))(x), direction))
-    assert slope == pytest.approx(difference, rel=1e-5)
+        x = np.asarray(double.feeds["x"])
+        direction = np.random.default_rng(1).standard_normal(x.shape)
+        run = jax.jit(
+            lambda x, near: (jax.vmap(loss)(near), jax.grad(loss)(x)),
+            compiler_options=FAST_TO_COMPILE,
+        )
+        near = np.stack([x + STEP * direction, x - STEP * direction])
+        around, slopes = jax.tree.map(np.asarray, run(x, near))
+    difference = (around[0] - around[1]) / (2 * STEP)
+    assert np.vdot(slopes, direction) == pytest.approx(difference, rel=1e-5)
+
+
+@functools.cache
+def _with_jacobian(c: Case) -> Callable[..., Any]:
+    """Return the program that gives outputs and, by forward mode, their Jacobian by gates."""
+
+    def network(
+        u: jax.Array, packed: Any, weights: Any, settings: Table, feeds: Mapping[str, jax.Array]
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        direction = error_direction(c.runner.program, [settings])
+        outputs = Gates(c.runner.program, 1).outputs(u[None], packed, weights, direction, feeds)
+        return outputs, outputs
+
+    return jax.jit(jax.jacfwd(network, has_aux=True), compiler_options=FAST_TO_COMPILE)
 
 
 def exact_effects(
     c: Case, types: Mapping[str, str]
 ) -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
-    """Return outputs and, by forward mode, effects ``[*output, K]`` of every quantizer."""
-    plan = c.plan
-    settings = jax.tree.map(jnp.asarray, table(plan, c.thresholds, types))
+    """Return outputs and effects ``[*output, K]`` of every quantizer, sample by sample."""
+    settings = jax.device_put(table(c.plan, c.thresholds, types))
     weights = quantization_errors(c.runner, [settings])
-    gates = Gates(c.runner.program, 1)
-    direction = error_direction(c.runner.program, [settings])
-
-    def network(u: jax.Array, feeds: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        packed = c.runner.float_weights.weights
-        return gates.outputs(u[None], packed, weights, direction, feeds)
-
-    zero = jnp.zeros(len(plan.calibrations), jnp.float32)
-    forward, jacobian = jax.jit(network), jax.jit(jax.jacfwd(network))
-    outputs = [jax.tree.map(np.asarray, forward(zero, feeds)) for feeds in c.samples]
-    return outputs, [jax.tree.map(np.asarray, jacobian(zero, feeds)) for feeds in c.samples]
+    packed = c.runner.float_weights.weights
+    zero = np.zeros(len(c.plan.calibrations), np.float32)
+    program = _with_jacobian(c)
+    found = [
+        jax.tree.map(np.asarray, program(zero, packed, weights, settings, feeds))
+        for feeds in c.samples
+    ]
+    return [outputs for _, outputs in found], [effects for effects, _ in found]
 
 
 def first_order_scores(c: Case, types: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -131,7 +149,7 @@ def test_many_probes_find_the_diagonal_of_the_exact_gram_matrix(
 ) -> None:
     monkeypatch.setattr(probe, "SETTLED", 2.0)  # draw all of them
     monkeypatch.setattr(readings, "choose", lambda *args, **options: None)  # signs, not log-odds
-    c = case(network(), samples=2)
+    c = shared(network)
     scores = [probed(c, c.int8, probes=256, seed=seed) for seed in range(2)]
     for metric, exact in first_order_scores(c, c.int8).items():
         errors = np.stack([s.column(metric) - exact for s in scores])
@@ -145,7 +163,7 @@ def test_many_probes_find_the_diagonal_of_the_exact_gram_matrix(
 
 @pytest.mark.slow
 def test_log_odds_find_the_same_diagonal_where_errors_are_small() -> None:
-    c = case(attention(), samples=2)
+    c = shared(attention)
     fine = dict.fromkeys(c.int8, "int16")
     found = probed(c, fine, probes=256)
     assert found.stderr.max() == 0  # read, not drawn

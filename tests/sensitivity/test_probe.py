@@ -12,12 +12,17 @@ from jptq.results import SensitivityTable
 from jptq.sensitivity import compare, probe, rows_of
 from jptq.sensitivity.rows import Rows
 from tests.graphs import Graph
-from tests.sensitivity.networks import Case, case, smooth
+from tests.sensitivity.networks import Case, case, shared, smooth, tiny
 
 
 @pytest.fixture(scope="module")
 def net() -> Case:
-    return case(smooth(), samples=3)
+    return shared(smooth)
+
+
+@pytest.fixture(scope="module")
+def small() -> Case:
+    return shared(tiny)
 
 
 def ranked(net: Case, rows: Rows, **options: object) -> SensitivityTable:
@@ -45,22 +50,22 @@ def test_estimates_are_near_the_exact_scores_of_a_smooth_network(net: Case) -> N
 
 
 @pytest.mark.slow
-def test_vectors_are_pulled_back_one_by_one_where_memory_is_short(net: Case) -> None:
-    rows = net.rows()
+def test_vectors_are_pulled_back_one_by_one_where_memory_is_short(small: Case) -> None:
+    rows = small.rows()
     short = Runner(
-        net.model, net.samples[0], plan=net.plan, batching=Batching(samples=1, memory=MIB)
+        small.model, small.samples[0], plan=small.plan, batching=Batching(samples=1, memory=MIB)
     )
     found = [
         probe.rank(
             runner,
-            net.thresholds,
-            net.int8,
+            small.thresholds,
+            small.int8,
             rows,
-            net.samples,
+            small.samples,
             metrics=("mse", "cosine-similarity"),
             probes=8,
         )
-        for runner in (net.runner, short)
+        for runner in (small.runner, short)
     ]
     assert not short.fits(1)
     np.testing.assert_allclose(found[1].score, found[0].score, rtol=1e-4)
@@ -68,7 +73,7 @@ def test_vectors_are_pulled_back_one_by_one_where_memory_is_short(net: Case) -> 
 
 @pytest.mark.slow
 def test_what_only_the_cosine_needs_is_not_pulled_back_without_it(
-    net: Case, monkeypatch: pytest.MonkeyPatch
+    small: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pulled: list[set[str]] = []
     scores = probe._scores
@@ -78,24 +83,24 @@ def test_what_only_the_cosine_needs_is_not_pulled_back_without_it(
         return scores(found, *args)
 
     monkeypatch.setattr(probe, "_scores", seen)
-    ranked(net, net.rows(), probes=4)
-    ranked(net, net.rows(), probes=4, metrics=("mse", "cosine-similarity"))
+    ranked(small, small.rows(), probes=4)
+    ranked(small, small.rows(), probes=4, metrics=("mse", "cosine-similarity"))
     assert pulled == [{"mse"}, {"mse", "cosine-similarity", "aligned"}]
 
 
 @pytest.mark.slow
-def test_the_seed_decides_every_bit(net: Case) -> None:
-    rows = rows_of(net.model, net.plan, "group", candidates=("int8", "int16"))
-    first, again, other = (ranked(net, rows, probes=4, seed=seed) for seed in (0, 0, 1))
+def test_the_seed_decides_every_bit(small: Case) -> None:
+    rows = rows_of(small.model, small.plan, "group", candidates=("int8", "int16"))
+    first, again, other = (ranked(small, rows, probes=4, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.score, again.score)
     assert not np.array_equal(first.score, other.score)
     np.testing.assert_array_equal(np.isnan(first.score[..., 0]), ~rows.accepted)
 
 
 @pytest.mark.slow
-def test_a_single_row_can_be_ranked(net: Case) -> None:
-    rows = rows_of(net.model, net.plan, only=[["stem"]])
-    assert ranked(net, rows, probes=16).score.shape == (1, 1, 1)
+def test_a_single_row_can_be_ranked(small: Case) -> None:
+    rows = rows_of(small.model, small.plan, only=[["stem"]])
+    assert ranked(small, rows, probes=16).score.shape == (1, 1, 1)
 
 
 def test_a_metric_that_probes_cannot_estimate_is_refused(net: Case) -> None:

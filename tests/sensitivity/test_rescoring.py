@@ -8,14 +8,14 @@ import pytest
 from jptq.sensitivity import rescore, rows_of
 from jptq.sensitivity.rescoring import _verdict
 from tests.quant.networks import branches
-from tests.sensitivity.networks import Case, case
+from tests.sensitivity.networks import Case, shared
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def network() -> Case:
-    return case(branches())
+    return shared(branches)
 
 
 def test_rows_can_be_taken_apart(network: Case) -> None:
