@@ -33,16 +33,20 @@ from tests.tuning.problems_by_type import (
 GOAL = 0.97
 
 
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return ready(outlier(), tmp_path_factory.mktemp("outlier"))
+
+
 def shares(scores: dict[str, float]) -> Evaluation:
     return Evaluation(name="", scores=scores, shares=scores)
 
 
 @pytest.mark.slow
 @pytest.mark.seed("A1")
-def test_a_chain_with_one_outlier_is_a_problem_that_the_ranking_solves(tmp_path: Path) -> None:
-    model = outlier()
-    prepared, score = ready(model, tmp_path), near(model)
-    found, head = api.diagnose(prepared, evaluator=score, bound=GOAL, samples=3)
+def test_a_chain_with_one_outlier_is_a_problem_that_the_ranking_solves(chain: Prepared) -> None:
+    prepared, score = chain, near(outlier())
+    found, head = api.diagnose(prepared, evaluator=score, bound=GOAL)
     assert found.type is ProblemType.RANKING_WORKS
     assert "ranking works" in found.type.sentence()
     assert head is None
@@ -65,7 +69,7 @@ def test_boxes_in_pixels_beside_probabilities_are_a_problem_that_the_ranking_doe
 ) -> None:
     model = detector()
     prepared = ready(model, tmp_path)
-    found, _ = api.diagnose(prepared, evaluator=detections(model), bound=GOAL, samples=3)
+    found, _ = api.diagnose(prepared, evaluator=detections(model), bound=GOAL)
     assert found.type is ProblemType.RANKING_FAILS
     assert "ranking fails" in found.type.sentence()
     assert found.int16 is not None
@@ -83,7 +87,7 @@ def test_boxes_in_pixels_beside_probabilities_are_a_problem_that_the_ranking_doe
 def test_a_weight_that_int8_cannot_hold_is_a_problem_of_int16_itself(tmp_path: Path) -> None:
     model = coarse_weight()
     prepared, score = ready(model, tmp_path), near(model)
-    found, _ = api.diagnose(prepared, evaluator=score, bound=GOAL, samples=3)
+    found, _ = api.diagnose(prepared, evaluator=score, bound=GOAL)
     assert found.type is ProblemType.INT16_FAILS
     assert "INT16 fails" in found.type.sentence()
     assert found.true_int16 is not None
@@ -101,10 +105,8 @@ def test_a_weight_that_int8_cannot_hold_is_a_problem_of_int16_itself(tmp_path: P
 
 
 @pytest.mark.slow
-def test_what_int8_does_well_enough_is_no_problem(tmp_path: Path) -> None:
-    model = outlier()
-    prepared = ready(model, tmp_path)
-    found, _ = api.diagnose(prepared, evaluator=near(model), bound=0.5, samples=3)
+def test_what_int8_does_well_enough_is_no_problem(chain: Prepared) -> None:
+    found, _ = api.diagnose(chain, evaluator=near(outlier()), bound=0.5)
     assert found.type is ProblemType.NONE
     assert found.int16 is None
     assert found.advice == ()
@@ -113,22 +115,20 @@ def test_what_int8_does_well_enough_is_no_problem(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.seed("A4")
 def test_one_calibration_serves_both_and_a_mix_with_the_reference_is_reported(
-    tmp_path: Path,
+    chain: Prepared, tmp_path: Path
 ) -> None:
     model = outlier()
 
-    def calibrated(method: str, type_: str = "int8") -> Prepared:
+    def calibrated(method: str, type_: str) -> Prepared:
         config = {
             "model_config": {"all_node_type": type_, "activation": {"calibration_type": method}}
         }
         return ready(model, tmp_path, config)
 
-    int8 = calibrated("max")
+    int8 = chain
     same, other = calibrated("max", "int16"), calibrated("kl", "int16")
     diagnosed = {
-        name: api.diagnose(int8, evaluator=near(model), bound=GOAL, reference=reference, samples=3)[
-            0
-        ]
+        name: api.diagnose(int8, evaluator=near(model), bound=GOAL, reference=reference)[0]
         for name, reference in (("same", same), ("other", other))
     }
     assert {found.calibration for found in diagnosed.values()} == {"max"}
@@ -142,7 +142,7 @@ def test_one_calibration_serves_both_and_a_mix_with_the_reference_is_reported(
     )
     assert f"{differing} of {len(int8.thresholds)} thresholds differ" in mixed.text
     assert mixed.text.endswith("the reference's method.")
-    reused, _ = api.diagnose(same, evaluator=near(model), bound=GOAL, samples=3)
+    reused, _ = api.diagnose(same, evaluator=near(model), bound=GOAL)
     assert reused.int8.scores == diagnosed["same"].int8.scores
     assert reused.steps == diagnosed["same"].steps
 
@@ -150,10 +150,9 @@ def test_one_calibration_serves_both_and_a_mix_with_the_reference_is_reported(
 @pytest.mark.slow
 @pytest.mark.seed("A5")
 def test_the_score_table_has_a_row_per_score_and_lets_shares_above_all_stand(
-    tmp_path: Path,
+    chain: Prepared,
 ) -> None:
-    model = outlier()
-    prepared = ready(model, tmp_path)
+    prepared = chain
     exact = prepared.runner.forward(None)
     asked = exact({"x": np.ones((1, 4, 8, 8), np.float32)})
 
@@ -162,7 +161,7 @@ def test_the_score_table_has_a_row_per_score_and_lets_shares_above_all_stand(
         same = all(np.array_equal(found[n], asked[n]) for n in asked)
         return {"det": 0.76448 if same else 0.61507, "ll_seg": 0.6523 if same else 0.65357}
 
-    found, _ = api.diagnose(prepared, evaluator=Evaluator.of(evaluate), bound=GOAL, samples=3)
+    found, _ = api.diagnose(prepared, evaluator=Evaluator.of(evaluate), bound=GOAL)
     lines = diagnosis_scores(found, len(prepared.samples)).splitlines()
     assert lines[0] == "all-INT8, calibrated by max:"
     assert lines[1].split() == [
@@ -193,19 +192,19 @@ def test_the_output_behind_a_failing_task_is_found_and_the_ranking_restricted_to
 ) -> None:
     measurer = Measurer(tasks, near(two_tasks()), Journal(None))
     judge = Judge(Goal(min_score=0.9))
-    whole = rank(tasks, tasks.all("int8"), metrics=("cosine-similarity", "mse"), samples=3)
-    found = classify(measurer, judge, whole, samples=3)
+    whole = rank(tasks, tasks.all("int8"), metrics=("cosine-similarity", "mse"))
+    found = classify(measurer, judge, whole)
     assert found.failing == ("detect",)
     assert found.culprits == ("detect:0",)
     told = next(one for one in found.advice if one.kind == "output")
     assert told.flags == ("--output_node=detect",)
     assert "'detect'" in told.text
     assert "'segment:0' does not" in told.text
-    restricted = narrowed(measurer, judge, whole, found.int8, samples=3)
+    restricted = narrowed(measurer, judge, whole, found.int8)
     assert restricted.outputs == ("detect:0",)
     # "plain" reads the quantizer that the failing branch reads too, and leads elsewhere.
     assert set(whole.rows) - set(restricted.rows) == {"plain", "segment"}
-    report = tune_prepared(tasks, Options(min_score=0.9, samples=3), evaluator=near(two_tasks()))
+    report = tune_prepared(tasks, Options(min_score=0.9), evaluator=near(two_tasks()))
     assert report.final.quality >= 0.9
     assert "outlier" in {one.node for one in report.raised}
 
@@ -248,7 +247,7 @@ def test_a_calibrated_model_says_by_which_method_and_its_configurations_repeat_i
     ir.save(made.calibrated, tmp_path / "calibrated_model.onnx")
     read = from_calibrated(tmp_path / "calibrated_model.onnx", tmp_path / "data", march="nash-e")
     assert read.method == made.method
-    found = api.sweep(read, evaluator=near(outlier()), bound=GOAL, samples=3)
+    found = api.sweep(read, evaluator=near(outlier()), bound=GOAL)
     assert found.calibration == made.method
     settings = found.quant_config["model_config"]["activation"]
     assert (settings["calibration_type"], settings["num_bin"]) == ("kl", 512)

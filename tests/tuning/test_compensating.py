@@ -36,7 +36,7 @@ def tuned(
     (folder / "data" / "x").mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images(4, seed=0)):
         np.save(folder / "data" / "x" / f"{i}.npy", image)
-    asked = {"min_cosine": GOAL, "samples": 2, **options}
+    asked = {"min_cosine": GOAL, **options}
     return jptq.tune(
         folder / "model.onnx",
         folder / "data",

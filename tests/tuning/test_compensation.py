@@ -132,6 +132,6 @@ def test_the_second_operator_is_in_the_latency_without_a_calibration_too(
 def test_a_compensated_network_is_tuned_and_its_configuration_says_ec(
     compensated: Prepared,
 ) -> None:
-    report = tune_prepared(compensated, Options(min_cosine=0.9999, samples=2))
+    report = tune_prepared(compensated, Options(min_cosine=0.9999))
     assert report.quant_config["node_config"]["body"]["input1"] == "ec"
     assert uniform(compensated.plan, "int8").keys() == report.assignment.keys()

@@ -95,7 +95,7 @@ def norm(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 def test_a_detector_without_scores_misses_the_goal_and_its_concat_is_raised(
     boxes: Prepared,
 ) -> None:
-    report = tune_prepared(boxes, Options(samples=2))
+    report = tune_prepared(boxes, Options())
     assert report.outcome is Outcome.MET
     assert report.int8.comparison is not None
     assert report.int8.comparison.min_cosine > 0.999
@@ -115,7 +115,7 @@ def test_a_detector_without_scores_misses_the_goal_and_its_concat_is_raised(
 def test_diagnosing_names_the_concat_and_the_ratio(boxes: Prepared) -> None:
     measurer = Measurer(boxes, None, Journal(None))
     judge = Judge(Options().goal(boxes, None))
-    problem = classify(measurer, judge, rank(boxes, boxes.all("int8"), samples=2), samples=2)
+    problem = classify(measurer, judge, rank(boxes, boxes.all("int8")))
     assert problem.type is not ProblemType.NONE
     assert problem.failing == problem.culprits == ("cat:0",)
     grid = float(boxes.thresholds[boxes.plan.by_node["cat"].inputs[0]].max())
@@ -177,7 +177,7 @@ def test_the_nodes_that_make_a_denominator_are_found(
 def test_where_int16_has_numbers_the_search_raises_what_makes_the_denominator(
     norm: Prepared,
 ) -> None:
-    report = tune_prepared(norm, Options(samples=2))
+    report = tune_prepared(norm, Options())
     assert report.outcome is Outcome.MET
     assert report.int8.comparison is not None
     assert report.int8.comparison.outputs[0].broken
@@ -197,7 +197,7 @@ def test_where_int16_has_no_number_the_chain_in_front_stays_float(tmp_path: Path
         (tmp_path / "again").mkdir()
         return prepared_of(normalisation(), samples, tmp_path / "again", config)
 
-    report, made = tune_network(norm, Options(samples=2), again)
+    report, made = tune_network(norm, Options(), again)
     assert report.outcome is Outcome.MET
     held = {node.node: node.candidate for node in report.raised}
     chain = ("square", "var", "eps", "sqrt", "div")
@@ -240,10 +240,10 @@ def sampled(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 
 def test_every_operand_has_a_score_of_its_own(sampled: Prepared) -> None:
-    kept = {one.slots[0]: one.cosine for one in ranked_leftovers(sampled, samples=2)}
+    kept = {one.slots[0]: one.cosine for one in ranked_leftovers(sampled)}
     assert kept["sample.input0"] > 0.999
     measurer, judge = Measurer(sampled, None, Journal(None)), Judge(Goal(min_cosine=0.99))
-    problem = classify(measurer, judge, rank(sampled, sampled.all("int8"), samples=2), samples=2)
+    problem = classify(measurer, judge, rank(sampled, sampled.all("int8")))
     assert problem.type is ProblemType.INT16_FAILS
     (blamed,) = [one.text for one in problem.advice if one.kind == "calibration"]
     assert "lost by sample.input1 (" in blamed

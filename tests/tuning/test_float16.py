@@ -66,7 +66,7 @@ def test_an_answer_to_float16_is_the_model_that_is_configured_so(
 @pytest.mark.slow
 def test_tuning_keeps_float16_that_is_named_and_says_it(folder: Path) -> None:
     found = with_types(folder, **HALF)
-    report = tune_prepared(found, Options(min_cosine=0.9999, samples=2))
+    report = tune_prepared(found, Options(min_cosine=0.9999))
     names = found.plan.by_node["loud"].inputs.values()
     assert [report.assignment[name] for name in names] == ["float16", "float16"]
     assert report.quant_config["node_config"]["loud"] == {"qtype": "float16"}

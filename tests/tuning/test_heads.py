@@ -49,7 +49,7 @@ def measurer(prepared: Prepared) -> Measurer:
 
 @pytest.fixture(scope="module")
 def head(measurer: Measurer) -> Head:
-    found = find_head(measurer, GOAL, ("joined:0",), samples=3)
+    found = find_head(measurer, GOAL, ("joined:0",))
     assert found is not None
     return found
 
@@ -121,7 +121,7 @@ def test_regions_grow_by_a_row_of_matrix_products_on_all_branches(prepared: Prep
 
 
 def test_the_limit_bounds_the_runs_and_the_best_of_them_is_returned(measurer: Measurer) -> None:
-    found = find_head(measurer, Judge(Goal(min_score=2.0)), ("joined:0",), limit=3, samples=3)
+    found = find_head(measurer, Judge(Goal(min_score=2.0)), ("joined:0",), limit=3)
     assert found is not None
     assert not found.met
     assert len(found.trials) == 3
@@ -134,7 +134,7 @@ def test_a_head_on_top_of_a_mixed_model_keeps_its_types(
     base = prepared.all("int8")
     name = prepared.plan.by_node["stem"].calibrations[0]
     base[name] = "int16"
-    found = find_head(measurer, GOAL, ("joined:0",), base=base, samples=3)
+    found = find_head(measurer, GOAL, ("joined:0",), base=base)
     assert found is not None
     assert found.assignment[name] == "int16"
     assert found.quant_config["node_config"]["stem"] == {"qtype": "int16"}
@@ -145,7 +145,7 @@ def test_a_head_on_top_of_a_mixed_model_keeps_its_types(
 def test_tuning_finds_the_head_and_writes_it_as_a_subgraph(prepared: Prepared) -> None:
     report = tune_prepared(
         prepared,
-        Options(min_score=0.99, search="head", samples=3),
+        Options(min_score=0.99, search="head"),
         evaluator=detections(detector()),
     )
     assert report.outcome is Outcome.MET
@@ -156,7 +156,7 @@ def test_tuning_finds_the_head_and_writes_it_as_a_subgraph(prepared: Prepared) -
 
 def test_a_network_that_no_subgraph_mends_says_so(tmp_path: Path) -> None:
     found = ready(coarse_weight(), tmp_path)
-    options = Options(min_score=0.97, search="head", samples=3)
+    options = Options(min_score=0.97, search="head")
     report = tune_prepared(found, options, evaluator=near(coarse_weight()))
     assert report.outcome is Outcome.NOT_MET
     assert any("Problem type 3" in note for note in report.notes)

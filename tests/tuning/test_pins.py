@@ -53,7 +53,7 @@ def test_no_assignment_of_a_search_moves_a_pin(folder: Path) -> None:
 @pytest.mark.slow
 def test_tuning_keeps_what_is_named_and_its_configuration_says_it(folder: Path) -> None:
     found = with_types(folder, node_config={"stem": {"qtype": "int16"}, "body": {"qtype": "int8"}})
-    report = tune_prepared(found, Options(min_cosine=0.9999, samples=2))
+    report = tune_prepared(found, Options(min_cosine=0.9999))
     stem, body = feature(found, "stem"), feature(found, "body")
     assert report.assignment[stem] == "int16"
     assert report.assignment[body] == "int8"
@@ -69,7 +69,7 @@ def test_tuning_keeps_what_is_named_and_its_configuration_says_it(folder: Path) 
 @pytest.mark.slow
 def test_a_type_that_no_search_chooses_is_reported_as_what_it_is(folder: Path) -> None:
     found = with_types(folder, node_config={"loud": {"input0": "float16"}, "body": {"ON": "CPU"}})
-    report = tune_prepared(found, Options(min_cosine=0.5, samples=2))
+    report = tune_prepared(found, Options(min_cosine=0.5))
     runs_as = {row.node: row.candidate for row in report.raised}
     assert runs_as["loud"] == "float16"
     assert runs_as["body"] == "float32"
@@ -80,7 +80,7 @@ def test_a_type_that_no_search_chooses_is_reported_as_what_it_is(folder: Path) -
 def test_the_configuration_of_a_tuning_keeps_the_quantizers_at_the_outputs(folder: Path) -> None:
     model_config = {**CONFIG["model_config"], "model_output_type": "int16"}
     found = with_types(folder, model_config=model_config)
-    report = tune_prepared(found, Options(min_cosine=0.9999, samples=2))
+    report = tune_prepared(found, Options(min_cosine=0.9999))
     again = with_types(folder, **report.quant_config)
     assert [c.name for c in again.plan.calibrations] == [c.name for c in found.plan.calibrations]
     assert again.configured == report.assignment

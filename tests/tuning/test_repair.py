@@ -22,7 +22,7 @@ def judge() -> Judge:
 
 @pytest.fixture(scope="module")
 def found(prepared: Prepared, judge: Judge) -> Repair:
-    return repair(Measurer(prepared, None, Journal(None)), judge, samples=2)
+    return repair(Measurer(prepared, None, Journal(None)), judge)
 
 
 @pytest.mark.slow
@@ -53,14 +53,14 @@ def test_the_configuration_has_the_documents_form(found: Repair) -> None:
 def test_a_goal_beyond_true_int16_is_not_met_and_all_operands_were_tried(
     prepared: Prepared,
 ) -> None:
-    best = repair(Measurer(prepared, None, Journal(None)), Judge(Goal(min_cosine=1.1)), samples=2)
+    best = repair(Measurer(prepared, None, Journal(None)), Judge(Goal(min_cosine=1.1)))
     assert not best.met
     assert dict(best.operands).keys() == {"stem", "outlier", "body", "head"}
 
 
 def test_nothing_is_compensated_where_all_int16_is_enough(prepared: Prepared) -> None:
     measurer = Measurer(prepared, None, Journal(None))
-    enough = repair(measurer, Judge(Goal(min_cosine=0.5)), samples=2)
+    enough = repair(measurer, Judge(Goal(min_cosine=0.5)))
     assert enough.met
     assert dict(enough.operands) == {}
     assert "node_config" not in enough.quant_config
