@@ -30,14 +30,18 @@ def batches(
     Raises:
       DataError: Samples differ in shape or dtype.
     """
-    count = len(samples)
-    size = -(-count // -(-count // size)) if count else 1
+    count, size = len(samples), even(len(samples), size)
     for start in range(0, count, size):
         group = [samples[i] for i in range(start, min(start + size, count))]
         full = group + [group[-1]] * (size - len(group))
         names = group[0] if inputs is None else inputs
         joined = {name: _joined(name, [sample[name] for sample in full], start) for name in names}
         yield joined, len(group)
+
+
+def even(count: int, most: int) -> int:
+    """Return the size of the batches that `batches` makes of some samples."""
+    return -(-count // -(-count // most)) if count else 1
 
 
 def _joined(name: str, arrays: Sequence[np.ndarray], start: int) -> np.ndarray:

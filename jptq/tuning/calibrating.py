@@ -47,7 +47,7 @@ def thresholds(
         weight=config.weight,
         modelwise=config.modelwise,
         layerwise=config.layerwise,
-        scorer=FirstSample(runner, samples[0], target, config),
+        scorer=FirstSample(runner, samples, target, config),
         batch_size=runner.batch_for(memory.observed(runner.program)),
         enough=enough,
         progress=progress,

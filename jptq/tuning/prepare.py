@@ -286,7 +286,7 @@ def prepare(
                     runner,
                     table(plan, thresholds_of(calibrated), types),
                     samples,
-                    FirstSample(runner, example, target, config),
+                    FirstSample(runner, samples, target, config),
                     config.bias_correction,
                     progress=lambda done, total: progress("correct biases", done, total),
                 ).biases

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
+from jax import Array
 
 from jptq.calibration import Calibrated, Scores
+from jptq.data import SampleSet
+from jptq.data.batches import even
 from jptq.engine import Packed, Runner
 from jptq.metrics import similarity
 from jptq.quant.assign import Assignment, Table, accepted, table
@@ -23,24 +27,27 @@ class FirstSample:
 
     Args:
       runner: Of the placed graph.
-      sample: The sample.
+      samples: At least one.
       target: Accelerator.
       config: Decides on the types.
     """
 
-    def __init__(
-        self, runner: Runner, sample: Mapping[str, np.ndarray], target: Target, config: Config
-    ) -> None:
+    def __init__(self, runner: Runner, samples: SampleSet, target: Target, config: Config) -> None:
         self._runner = runner
         # A small network repeats the sample: one program then serves all that follows as well.
-        count = runner.batch if runner.program.small else 1
+        count = even(len(samples), runner.batch) if runner.program.small else 1
+        sample = samples[0]
         self._feeds = {
             n: np.repeat(np.asarray(sample[n])[None], count, axis=0) for n in runner.program.inputs
         }
         self._target = target
         self._config = config
-        self._float = runner.run(runner.float_weights, self._feeds)
         self._last: tuple[Calibrated, Plan, Assignment, Mapping[str, np.ndarray]] | None = None
+
+    @cached_property
+    def _float(self) -> dict[str, Array]:
+        """The float outputs: nobody asks for them where one method is all there is to try."""
+        return self._runner.run(self._runner.float_weights, self._feeds)
 
     def whole(self, found: Calibrated) -> Scores:
         """Return the scores with everything quantized."""
