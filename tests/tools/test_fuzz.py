@@ -19,7 +19,7 @@ from tests.graphs import Graph
 from tests.oracles import run_onnx
 from tools.fuzz import corpus, graphs, minimize, oracle, reasons, report
 from tools.fuzz.catalogue import OPERATORS
-from tools.fuzz.compare import unequal
+from tools.fuzz.compare import misplaced, unequal
 from tools.fuzz.judge import Finding, judge
 
 SEED, PARTS, PART = 0, 10, 50
@@ -151,6 +151,28 @@ def test_arrays_differ_by_shape_number_and_what_is_not_finite() -> None:
     assert unequal(np.float32([1 + 1e-5]), np.float32([1]), lambda: 0.0) is not None
     assert unequal(np.float32([1 + 1e-5]), np.float32([1]), lambda: 2e-5) is None
     assert unequal(np.int32([1, 2]), np.int64([1, 3]), lambda: 9.0) is not None
+
+
+def test_quantizers_part_at_ties_alone() -> None:
+    step = np.float64([[0.5]])
+    x = np.float32([[0.25, 0.3, np.inf, -np.inf, np.nan]])
+    one = np.float32([[0.0, 0.5, 63.5, -64.0, 0.0]])
+    assert not misplaced(one, one, x, step).any()
+    for i, value, differs in (
+        (0, 0.5, False),  # 0.25 lies between two steps
+        (0, 1.0, True),
+        (1, 0.0, True),
+        (2, 63.0, True),
+        (3, np.nan, True),
+        (4, np.nan, True),
+    ):
+        other = one.copy()
+        other[0, i] = value
+        assert misplaced(other, one, x, step)[0, i] == differs
+    half = np.float32([1, 65504, np.inf, -np.inf, np.nan])
+    assert not misplaced(half, half, half, None).any()
+    other = np.float32([1 + 2**-10, 65504, 65504, np.inf, 0])
+    assert misplaced(other, half, half, None).tolist() == [False, False, True, True, True]
 
 
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:

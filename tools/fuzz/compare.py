@@ -98,18 +98,49 @@ def unequal(
     if want.dtype.kind != "f":
         bad = got.astype(want.dtype) != want
         return _worst(got, want, bad) if bad.any() else None
-    mine, theirs = got.astype(np.float64), want.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        apart = np.where((mine == theirs) | (np.isnan(mine) & np.isnan(theirs)), 0.0,
-                         np.abs(mine - theirs))  # fmt: skip
-        apart = np.where(np.isnan(apart), np.inf, apart)
-        largest = np.max(np.nan_to_num(np.abs(theirs), posinf=0.0), initial=0.0)
-        limit = TERMS * eps_of(want.dtype) * largest + _FLUSHED
-    bad = ~(apart <= limit)
+    error = apart(got, want)
+    largest = np.max(np.nan_to_num(np.abs(want.astype(np.float64)), posinf=0.0), initial=0.0)
+    limit = TERMS * eps_of(want.dtype) * largest + _FLUSHED
+    bad = ~(error <= limit)
     if not bad.any():
         return None
-    bad = ~(apart <= limit + allowance())
-    return _worst(mine, theirs, bad) if bad.any() else None
+    bad = ~(error <= limit + allowance())
+    return _worst(got, want, bad) if bad.any() else None
+
+
+def apart(got: np.ndarray, want: np.ndarray) -> np.ndarray:
+    """Return how far numbers are from each other, ``float64`` of the common shape.
+
+    0 where both are the same infinity or no numbers; infinite where one alone is not finite.
+    """
+    mine, theirs = got.astype(np.float64), want.astype(np.float64)
+    same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
+    with np.errstate(invalid="ignore"):  # of two infinities
+        error = np.abs(mine - theirs)
+    return np.where(same, 0.0, np.where(np.isnan(error), np.inf, error))
+
+
+def misplaced(
+    made: np.ndarray, want: np.ndarray, x: np.ndarray, scale: np.ndarray | None
+) -> np.ndarray:
+    """Return where two quantizers of one type made different values of a tensor.
+
+    Only on a boundary of float16, and where the quotient by the scale rounds to a tie, may they
+    part, by one step.
+
+    Args:
+      made: By one quantizer.
+      want: By the other.
+      x: What both were given.
+      scale: A step of the integers, to broadcast with `x`; None for float16.
+    """
+    if scale is None:
+        size = np.where(np.isfinite(want), np.abs(want), 0.0)
+        return np.asarray(apart(made, want) > 2.0**-10 * size + 2.0**-24)
+    place = np.where(np.isfinite(x), x, 0.0) / scale  # infinities lie on no boundary
+    steps = apart(made, want) / scale
+    tie = np.abs(place - np.floor(place) - 0.5) <= 2.0**-22 * np.maximum(np.abs(place), 1)
+    return np.asarray((steps > 1.01) | ((steps > 1e-3) & ~tie))
 
 
 def distance(got: np.ndarray, want: np.ndarray) -> float:
@@ -121,14 +152,13 @@ def distance(got: np.ndarray, want: np.ndarray) -> float:
         return np.inf
     if want.dtype.kind != "f":
         return 0.0
-    mine, theirs = got.astype(np.float64), want.astype(np.float64)
-    return float(np.linalg.norm(mine - theirs) / np.maximum(np.linalg.norm(theirs), 1e-30))
+    error = float(np.linalg.norm(apart(got, want)))
+    length = float(np.linalg.norm(want[np.isfinite(want)].astype(np.float64)))
+    return error / max(length, 1e-30)
 
 
 def _worst(got: np.ndarray, want: np.ndarray, bad: np.ndarray) -> str:
-    with np.errstate(invalid="ignore"):
-        far = np.nan_to_num(np.abs(got.astype(float) - want.astype(float)), nan=np.inf)
-    far = np.where(bad, far, -1.0)
+    far = np.where(bad, apart(got, want), -1.0)
     spot = np.unravel_index(int(np.argmax(far)), far.shape) if far.ndim else ()
     return (
         f"{int(bad.sum())} of {bad.size} elements, worst {got[spot]!r} for {want[spot]!r} "
