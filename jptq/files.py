@@ -123,7 +123,7 @@ def read_json(path: Path) -> Any:
         raise StorageError(f"cannot read {path}", why=error.strerror or str(error)) from error
     except _TwiceError as error:
         raise StorageError(f"{path}: a key stands twice in one table", why=str(error)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StorageError(f"{path} is not JSON", why=str(error)) from error
 
 

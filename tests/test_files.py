@@ -112,6 +112,9 @@ def test_reading_tells_an_absent_file_from_a_damaged_one(tmp_path: Path) -> None
     (tmp_path / "damaged.json").write_text("{")
     with pytest.raises(StorageError, match="is not JSON"):
         files.read_json(tmp_path / "damaged.json")
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    with pytest.raises(StorageError, match="is not JSON"):
+        files.read_json(tmp_path / "deep.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StorageError, match="is not JSON"):
         files.read_json(tmp_path / "binary.json")

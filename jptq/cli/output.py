@@ -28,7 +28,9 @@ def folder(path: Path | str) -> Path:
     """
     path = Path(path)
     try:
-        path.exists()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
     except OSError as error:  # a name that no file can have
         raise StorageError("--out cannot be written", why=error.strerror or str(error)) from None
     if path.exists() and not path.is_dir():

@@ -103,8 +103,18 @@ def parse(text: str, *, where: str, form: str = "literal") -> Any:
       StorageError: The text is not of the form.
       ConfigError: A key stands twice in one table, with different values.
     """
-    if form == "yaml":
-        return _yaml(text, where=where)
+    content = _yaml(text, where=where) if form == "yaml" else _json(text, where=where)
+    level, depth = [content], 0
+    while level:  # not by a call per level: Python's limit of those is not the same everywhere
+        if depth > _DEEPEST:
+            raise StorageError(f"{where} holds no configuration", why=_DEEP)
+        inside = [v for one in level if isinstance(one, dict) for v in one.values()]
+        inside += [v for one in level if isinstance(one, list | tuple) for v in one]
+        level, depth = list({id(v): v for v in inside}.values()), depth + 1  # aliases once
+    return content
+
+
+def _json(text: str, *, where: str) -> Any:
     plain = strip_comments(text)
     if not plain.strip():
         raise _empty(where)
@@ -193,6 +203,7 @@ def _empty(where: str) -> StorageError:
 
 
 _DEEP = "it is nested too deeply"
+_DEEPEST = 50
 
 
 # --- Python

@@ -159,6 +159,7 @@ def test_a_byte_order_mark_and_the_ends_of_lines_do_not_matter(
         ("c.json", b" \n// nothing\n", "is empty"),
         ("c.yaml", b"# nothing\n", "is empty"),
         ("c.json", b"[" * 100_000, "nested too deeply"),
+        ("c.json", b"[" * 60 + b"]" * 60, "nested too deeply"),
         ("c.json", b'{"a":' * 5_000 + b"1" + b"}" * 5_000, "nested too deeply"),
         ("c.yaml", b"[" * 2_000 + b"]" * 2_000, "nested too deeply"),
         ("c.json", b"[1, 2]", "is expected, not a list"),
