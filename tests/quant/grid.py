@@ -437,6 +437,14 @@ def network(neighbour: str, opset: int = 17) -> Graph:
     return g
 
 
+def alone(opset: int) -> Graph:
+    """Return the branches of all operators of an opset without neighbours: a smaller program."""
+    g = _start("", opset)
+    for name, build in OPERATORS[opset].items():
+        g.output(g.add("Identity", build(g, "x"), name=name))
+    return g
+
+
 def split(neighbour: str, branches: Mapping[str, int]) -> tuple[Graph, dict[str, int]]:
     """Return some branches of `network`, and which input of which node is theirs.
 

