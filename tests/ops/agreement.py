@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import onnx
 import onnxruntime
 
 from jptq.ops import Lowering, Op, find
+from tools.fuzz.together import run_together
 
 Inputs = Sequence[np.ndarray | None]
 
@@ -69,6 +71,39 @@ def onnxruntime_outputs(
     return session.run(None, dict(present))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class One:
+    """A node and what it is given.
+
+    Attributes:
+      inputs: Arrays, None for what is absent.
+      attributes: As ONNX has them.
+      n_outputs: How many there are.
+      lowering: Name of the lowering that has to be chosen.
+    """
+
+    inputs: Inputs
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    n_outputs: int = 1
+    lowering: str = ""
+
+    def moving(self, entry: Op) -> list[int]:
+        """Return which inputs need not be known while tracing."""
+        return [k for k, x in enumerate(self.inputs) if x is not None and not entry.is_static(k)]
+
+    def of_moving(self, entry: Op, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function of all inputs as one of those that are no constants."""
+        moving = self.moving(entry)
+
+        def call(*given: jax.Array) -> Any:
+            full: list[Any] = list(self.inputs)
+            for k, value in zip(moving, given, strict=True):
+                full[k] = value
+            return function(*full)
+
+        return call
+
+
 def check_against_onnxruntime(
     name: str,
     inputs: Inputs,
@@ -80,24 +115,61 @@ def check_against_onnxruntime(
     atol: float = 1e-5,
 ) -> None:
     """Assert that the default function agrees with onnxruntime."""
-    attributes = attributes or {}
+    one = One(inputs=inputs, attributes=attributes or {}, n_outputs=n_outputs)
+    check_all_against_onnxruntime(name, {"the only one": one}, opset=opset, rtol=rtol, atol=atol)
+
+
+def check_all_against_onnxruntime(
+    name: str,
+    nodes: Mapping[str, One],
+    *,
+    opset: int,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> None:
+    """Assert that the default function agrees with onnxruntime, in one program for all nodes."""
     entry = entry_of(name, opset)
-    counted = {"n_outputs": n_outputs} if entry.counts_outputs else {}
-    moving = [k for k, x in enumerate(inputs) if x is not None and not entry.is_static(k)]
 
-    @jax.jit
-    def call(*given: jax.Array) -> Any:
-        full: list[Any] = list(inputs)
-        for k, value in zip(moving, given, strict=True):
-            full[k] = value
-        return entry.function(*full, **_hashable(attributes), **counted)
+    def of(one: One) -> Callable[..., Any]:
+        counted = {"n_outputs": one.n_outputs} if entry.counts_outputs else {}
+        return one.of_moving(
+            entry, lambda *full: entry.function(*full, **_hashable(one.attributes), **counted)
+        )
 
-    got = call(*(inputs[k] for k in moving))
-    want = onnxruntime_outputs(name, inputs, attributes, opset=opset, n_outputs=n_outputs)
-    outputs = got if isinstance(got, tuple) else (got,)
-    for ours, theirs in zip(outputs, want, strict=False):
-        assert ours.shape == theirs.shape
-        np.testing.assert_allclose(np.asarray(ours), theirs, rtol=rtol, atol=atol)
+    def check(one: One, got: Any) -> None:
+        want = onnxruntime_outputs(
+            name, one.inputs, dict(one.attributes), opset=opset, n_outputs=one.n_outputs
+        )
+        outputs = got if isinstance(got, tuple) else (got,)
+        for ours, theirs in zip(outputs, want, strict=False):
+            assert ours.shape == theirs.shape
+            np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=atol)
+
+    _check_all(nodes, entry, of, check)
+
+
+def _check_all(
+    nodes: Mapping[str, One],
+    entry: Op,
+    function: Callable[[One], Callable[..., Any]],
+    check: Callable[[One, Any], None],
+) -> None:
+    """Compute something of all nodes in one program; report each that a check refuses."""
+    results = run_together(
+        [function(one) for one in nodes.values()],
+        [[[one.inputs[k] for k in one.moving(entry)]] for one in nodes.values()],
+    )
+    wrong = []
+    for (label, one), result in zip(nodes.items(), results, strict=True):
+        try:
+            if isinstance(result, Exception):
+                raise result
+            check(one, result[0])
+        except Exception as error:  # the report names every node that fails
+            wrong.append((label, error))
+    if len(nodes) == 1 and wrong:
+        raise wrong[0][1]
+    assert not wrong, "\n".join(f"{label}: {error!r}" for label, error in wrong)
 
 
 def chosen_lowering(
@@ -119,70 +191,75 @@ def check_lowering(
     opset: int,
     expected: str,
 ) -> None:
-    """Assert that the lowering of this name is chosen and equals the default.
+    """Assert that the lowering of this name is chosen and equals the default."""
+    one = One(inputs=inputs, attributes=attributes or {}, lowering=expected)
+    check_lowerings(name, {"the only one": one}, opset=opset)
 
-    Values, gradients by every moving float input, and a batch of samples under ``vmap``.
+
+def check_lowerings(name: str, nodes: Mapping[str, One], *, opset: int) -> None:
+    """Assert that the lowerings of these names are chosen and equal the default.
+
+    Values, gradients by every moving float input, and a batch of samples under ``vmap``, of all
+    nodes in one program: compiling is what takes the time.
     """
-    keywords = _hashable(attributes or {})
     entry = entry_of(name, opset)
-    lowering = chosen_lowering(name, inputs, keywords, opset=opset)
-    assert lowering.name == expected
-    moving = [k for k, x in enumerate(inputs) if x is not None and not entry.is_static(k)]
-    values = [jnp.asarray(inputs[k]) for k in moving]
 
-    def with_moving(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: jax.Array) -> jax.Array:
-            full = list(inputs)
-            for k, value in zip(moving, given, strict=True):
-                full[k] = value
-            return function(*full)
+    def both(one: One) -> Callable[..., list[tuple[jax.Array, jax.Array]]]:
+        keywords = _hashable(one.attributes)
+        lowering = chosen_lowering(name, one.inputs, keywords, opset=opset)
+        assert lowering.name == one.lowering
 
-        return call
+        def by_lowering(*full: Any) -> jax.Array:
+            packed = [lowering.pack[k](x) if k in lowering.pack else x for k, x in enumerate(full)]
+            if not lowering.channels_last:
+                return lowering.function(*packed, **keywords)
+            y = lowering.function(jnp.moveaxis(packed[0], 1, -1), *packed[1:], **keywords)
+            return jnp.moveaxis(y, -1, 1)
 
-    def default(*full: Any) -> jax.Array:
-        return entry.function(*full, **keywords)
+        lowered = one.of_moving(entry, by_lowering)
+        default = one.of_moving(entry, lambda *full: entry.function(*full, **keywords))
+        return _both(lowered, default, len(one.moving(entry)))
 
-    def lowered(*full: Any) -> jax.Array:
-        packed = [lowering.pack[k](x) if k in lowering.pack else x for k, x in enumerate(full)]
-        if not lowering.channels_last:
-            return lowering.function(*packed, **keywords)
-        y = lowering.function(jnp.moveaxis(packed[0], 1, -1), *packed[1:], **keywords)
-        return jnp.moveaxis(y, -1, 1)
+    def check(one: One, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        for got, want in pairs:
+            assert got.dtype == want.dtype
+            _assert_near(got, want)
+
+    _check_all(nodes, entry, both, check)
+
+
+def _both(
+    lowered: Callable[..., jax.Array], default: Callable[..., jax.Array], count: int
+) -> Callable[..., list[tuple[jax.Array, jax.Array]]]:
+    """Return what gives pairs of what has to be equal: values, batches, gradients."""
 
     def loss(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        return lambda *given: jnp.sin(with_moving(function)(*given)).sum()
+        return lambda *given: jnp.sin(function(*given)).sum()
 
-    places = range(len(values))
-    in_axes = (0, *(None,) * (len(values) - 1))
-
-    @jax.jit  # one program instead of one per operation: compiling is what takes the time
-    def both(*given: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-        mirrored = (-given[0], *given[1:])
+    def pairs(*given: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
         batch = jnp.stack([given[0], -given[0]])
-        together = jax.vmap(with_moving(lowered), in_axes)(batch, *given[1:])
-        want = with_moving(default)(*given)
+        together = jax.vmap(lowered, (0, *(None,) * (count - 1)))(batch, *given[1:])
+        want = default(*given)
         return [
-            (with_moving(lowered)(*given), want),
-            (together, jnp.stack([want, with_moving(default)(*mirrored)])),
+            (lowered(*given), want),
+            (together, jnp.stack([want, default(-given[0], *given[1:])])),
             *zip(
-                jax.grad(loss(lowered), places)(*given),
-                jax.grad(loss(default), places)(*given),
+                jax.grad(loss(lowered), range(count))(*given),
+                jax.grad(loss(default), range(count))(*given),
                 strict=True,
             ),
         ]
 
-    for got, want in both(*values):
-        assert got.dtype == want.dtype
-        _assert_near(got, want)
+    return pairs
 
 
-def _assert_near(got: jax.Array, want: jax.Array) -> None:
+def _assert_near(got: np.ndarray, want: np.ndarray) -> None:
     assert got.shape == want.shape
-    scale = max(1.0, float(jnp.abs(want).max()))
-    np.testing.assert_allclose(np.asarray(got) / scale, np.asarray(want) / scale, atol=1e-5)
+    scale = max(1.0, float(np.abs(want).max()))
+    np.testing.assert_allclose(got / scale, want / scale, atol=1e-5)
 
 
-def _hashable(attributes: dict[str, Any]) -> dict[str, Any]:
+def _hashable(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: tuple(value) if isinstance(value, list) else value for key, value in attributes.items()
     }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +9,15 @@ import pytest
 
 from jptq.errors import ShapeError
 from jptq.ops import Cost, convolution, deconvolution
-from tests.ops.agreement import check_against_onnxruntime, check_lowering, entry_of, normal
+from tests.ops.agreement import (
+    One,
+    check_against_onnxruntime,
+    check_all_against_onnxruntime,
+    check_lowering,
+    check_lowerings,
+    entry_of,
+    normal,
+)
 
 CONVOLUTIONS: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
     "1x1": ("pointwise", (2, 3, 5, 4), (6, 3, 1, 1), {}),
@@ -105,18 +114,28 @@ TRANSPOSED: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any
 }
 
 
-@pytest.mark.parametrize("case", CONVOLUTIONS)
-def test_conv_agrees_with_onnxruntime(case: str) -> None:
-    _, x, w, attributes = CONVOLUTIONS[case]
-    inputs = [normal(*x), normal(*w, seed=1), normal(w[0], seed=2)]
-    check_against_onnxruntime("Conv", inputs, attributes, opset=13)
+def _nodes(
+    table: Mapping[str, Any], channels: Callable[[tuple[int, ...], int], int]
+) -> dict[str, One]:
+    """Return nodes with a bias of so many channels."""
+    nodes = {}
+    for label, (lowering, x, w, attributes) in table.items():
+        bias = normal(channels(w, attributes.get("group", 1)), seed=2)
+        inputs = [normal(*x), normal(*w, seed=1), bias]
+        nodes[label] = One(inputs=inputs, attributes=attributes, lowering=lowering)
+    return nodes
 
 
-@pytest.mark.parametrize("case", CONVOLUTIONS)
-def test_conv_lowerings_equal_the_default(case: str) -> None:
-    expected, x, w, attributes = CONVOLUTIONS[case]
-    inputs = [normal(*x), normal(*w, seed=1), normal(w[0], seed=2)]
-    check_lowering("Conv", inputs, attributes, opset=13, expected=expected)
+CONV = _nodes(CONVOLUTIONS, lambda w, group: w[0])
+CONV_TRANSPOSE = _nodes(TRANSPOSED, lambda w, group: w[1] * group)
+
+
+def test_conv_agrees_with_onnxruntime() -> None:
+    check_all_against_onnxruntime("Conv", CONV, opset=13)
+
+
+def test_conv_lowerings_equal_the_default() -> None:
+    check_lowerings("Conv", CONV, opset=13)
 
 
 def test_a_lowering_without_bias_equals_the_default() -> None:
@@ -124,20 +143,12 @@ def test_a_lowering_without_bias_equals_the_default() -> None:
     check_lowering("Conv", inputs, opset=13, expected="pointwise")
 
 
-@pytest.mark.parametrize("case", TRANSPOSED)
-def test_conv_transpose_agrees_with_onnxruntime(case: str) -> None:
-    _, x, w, attributes = TRANSPOSED[case]
-    channels = w[1] * attributes.get("group", 1)
-    inputs = [normal(*x), normal(*w, seed=1), normal(channels, seed=2)]
-    check_against_onnxruntime("ConvTranspose", inputs, attributes, opset=13)
+def test_conv_transpose_agrees_with_onnxruntime() -> None:
+    check_all_against_onnxruntime("ConvTranspose", CONV_TRANSPOSE, opset=13)
 
 
-@pytest.mark.parametrize("case", TRANSPOSED)
-def test_conv_transpose_lowerings_equal_the_default(case: str) -> None:
-    expected, x, w, attributes = TRANSPOSED[case]
-    channels = w[1] * attributes.get("group", 1)
-    inputs = [normal(*x), normal(*w, seed=1), normal(channels, seed=2)]
-    check_lowering("ConvTranspose", inputs, attributes, opset=13, expected=expected)
+def test_conv_transpose_lowerings_equal_the_default() -> None:
+    check_lowerings("ConvTranspose", CONV_TRANSPOSE, opset=13)
 
 
 def test_grouped_conv_transpose_agrees_with_onnxruntime() -> None:

@@ -9,7 +9,15 @@ import pytest
 
 from jptq.errors import ShapeError
 from jptq.ops import Cost, maxima, windows
-from tests.ops.agreement import check_against_onnxruntime, check_lowering, entry_of, normal
+from tests.ops.agreement import (
+    One,
+    check_against_onnxruntime,
+    check_all_against_onnxruntime,
+    check_lowering,
+    check_lowerings,
+    entry_of,
+    normal,
+)
 
 WINDOWS: dict[str, dict[str, Any]] = {
     "strided": {"kernel_shape": [2, 2], "strides": [2, 2]},
@@ -35,16 +43,27 @@ WINDOWS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", WINDOWS)
-def test_max_pool_agrees_with_onnxruntime(case: str) -> None:
-    check_against_onnxruntime("MaxPool", [normal(2, 3, 8, 7)], WINDOWS[case], opset=19)
+def _nodes(*, n_outputs: int = 1, **more: int) -> dict[str, One]:
+    """Return a node for each kind of window, with more attributes."""
+    return {
+        label: One(
+            inputs=[normal(2, 3, 8, 7)],
+            attributes={**attributes, **more},
+            n_outputs=n_outputs,
+            lowering="channels last",
+        )
+        for label, attributes in WINDOWS.items()
+    }
 
 
-@pytest.mark.parametrize("case", WINDOWS)
+def test_max_pool_agrees_with_onnxruntime() -> None:
+    check_all_against_onnxruntime("MaxPool", _nodes(), opset=19)
+
+
 @pytest.mark.parametrize("storage_order", [0, 1])
-def test_max_pool_finds_the_places_that_onnxruntime_finds(case: str, storage_order: int) -> None:
-    attributes = {**WINDOWS[case], "storage_order": storage_order}
-    check_against_onnxruntime("MaxPool", [normal(2, 3, 8, 7)], attributes, opset=19, n_outputs=2)
+def test_max_pool_finds_the_places_that_onnxruntime_finds(storage_order: int) -> None:
+    nodes = _nodes(n_outputs=2, storage_order=storage_order)
+    check_all_against_onnxruntime("MaxPool", nodes, opset=19)
 
 
 def test_the_places_of_low_integers_are_never_on_a_pad() -> None:
@@ -53,23 +72,21 @@ def test_the_places_of_low_integers_are_never_on_a_pad() -> None:
     np.testing.assert_array_equal(np.asarray(places)[0, 0], [[0, 0, 1], [0, 0, 1], [3, 3, 4]])
 
 
-@pytest.mark.parametrize("case", WINDOWS)
 @pytest.mark.parametrize("count_include_pad", [0, 1])
-def test_average_pool_agrees_with_onnxruntime(case: str, count_include_pad: int) -> None:
-    attributes = {**WINDOWS[case], "count_include_pad": count_include_pad}
-    check_against_onnxruntime("AveragePool", [normal(2, 3, 8, 7)], attributes, opset=19)
+def test_average_pool_agrees_with_onnxruntime(count_include_pad: int) -> None:
+    nodes = _nodes(count_include_pad=count_include_pad)
+    check_all_against_onnxruntime("AveragePool", nodes, opset=19)
 
 
-@pytest.mark.parametrize("case", WINDOWS)
-def test_lp_pool_agrees_with_onnxruntime(case: str) -> None:
-    attributes = {**WINDOWS[case], "p": 3}
-    check_against_onnxruntime("LpPool", [normal(2, 3, 8, 7)], attributes, opset=18, atol=1e-4)
+def test_lp_pool_agrees_with_onnxruntime() -> None:
+    check_all_against_onnxruntime("LpPool", _nodes(p=3), opset=18, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", [case for case in WINDOWS if case != "one stride too long"])
 @pytest.mark.parametrize("name", ["MaxPool", "AveragePool"])
-def test_channels_last_pooling_equals_the_default(name: str, case: str) -> None:
-    check_lowering(name, [normal(2, 3, 8, 7)], WINDOWS[case], opset=19, expected="channels last")
+def test_channels_last_pooling_equals_the_default(name: str) -> None:
+    nodes = _nodes()
+    del nodes["one stride too long"]
+    check_lowerings(name, nodes, opset=19)
 
 
 @pytest.mark.parametrize("name", ["GlobalAveragePool", "GlobalMaxPool"])

@@ -8,7 +8,13 @@ import pytest
 
 from jptq.errors import ShapeError
 from jptq.ops import resize
-from tests.ops.agreement import check_against_onnxruntime, check_lowering, normal
+from tests.ops.agreement import (
+    One,
+    check_against_onnxruntime,
+    check_all_against_onnxruntime,
+    check_lowerings,
+    normal,
+)
 
 COORDINATES = (
     "half_pixel",
@@ -24,21 +30,28 @@ def _scales(*values: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
-@pytest.mark.parametrize("coordinates", COORDINATES)
-@pytest.mark.parametrize("scales", [(2.0, 3.0), (0.55, 0.5), (1.3, 0.8)])
-def test_scaling_agrees_with_onnxruntime(
-    mode: str, coordinates: str, scales: tuple[float, float]
-) -> None:
-    inputs = [normal(1, 2, 7, 6), None, _scales(1, 1, *scales)]
-    attributes = {"mode": mode, "coordinate_transformation_mode": coordinates}
-    check_against_onnxruntime("Resize", inputs, attributes, opset=19, atol=1e-4)
+def test_scaling_agrees_with_onnxruntime(mode: str) -> None:
+    nodes = {
+        f"{coordinates} {scales}": One(
+            inputs=[normal(1, 2, 7, 6), None, _scales(1, 1, *scales)],
+            attributes={"mode": mode, "coordinate_transformation_mode": coordinates},
+        )
+        for coordinates in COORDINATES
+        for scales in [(2.0, 3.0), (0.55, 0.5), (1.3, 0.8)]
+    }
+    check_all_against_onnxruntime("Resize", nodes, opset=19, atol=1e-4)
 
 
-@pytest.mark.parametrize("nearest", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
-@pytest.mark.parametrize("sizes", [(14, 12), (3, 4), (10, 5)])
-def test_nearest_modes_agree_with_onnxruntime(nearest: str, sizes: tuple[int, int]) -> None:
-    inputs = [normal(1, 2, 7, 6), None, None, np.array([1, 2, *sizes], np.int64)]
-    check_against_onnxruntime("Resize", inputs, {"nearest_mode": nearest}, opset=19)
+def test_nearest_modes_agree_with_onnxruntime() -> None:
+    nodes = {
+        f"{nearest} {sizes}": One(
+            inputs=[normal(1, 2, 7, 6), None, None, np.array([1, 2, *sizes], np.int64)],
+            attributes={"nearest_mode": nearest},
+        )
+        for nearest in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+        for sizes in [(14, 12), (3, 4), (10, 5)]
+    }
+    check_all_against_onnxruntime("Resize", nodes, opset=19)
 
 
 @pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
@@ -80,11 +93,16 @@ LOWERED: dict[str, tuple[tuple[float, float], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", LOWERED)
-def test_channels_last_resize_equals_the_default(case: str) -> None:
-    scales, attributes = LOWERED[case]
-    inputs = [normal(1, 2, 8, 10), None, _scales(1, 1, *scales)]
-    check_lowering("Resize", inputs, attributes, opset=19, expected="channels last")
+def test_channels_last_resize_equals_the_default() -> None:
+    nodes = {
+        label: One(
+            inputs=[normal(1, 2, 8, 10), None, _scales(1, 1, *scales)],
+            attributes=attributes,
+            lowering="channels last",
+        )
+        for label, (scales, attributes) in LOWERED.items()
+    }
+    check_lowerings("Resize", nodes, opset=19)
 
 
 def test_whole_factors_need_no_gather() -> None:
