@@ -115,14 +115,23 @@ def test_the_statistics_are_the_only_constants_that_are_neither_trained_nor_fixe
 
 @pytest.mark.slow
 def test_a_few_steps_lower_the_losses(
-    scenes: list[render.Scene], capsys: pytest.CaptureFixture[str]
+    scenes: list[render.Scene],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wanted = [losses.targets(scene) for scene in (scenes + scenes)[: train.BATCH]]
+    # The derivative of the network is 20,000 instructions: compiling them is what takes the time.
+    monkeypatch.setattr(train, "BATCH", 4)
+    monkeypatch.setattr(train, "STATISTICS_BATCHES", 4)
+    wanted = [losses.targets(scene) for scene in scenes[: train.BATCH]]
     data = {key: np.stack([target[key] for target in wanted]) for key in wanted[0]}
     start = network.build(train.WEIGHT_SEED)
     images = data["image"].astype(np.float32) / 255
-    with jax.numpy_dtype_promotion("standard"):  # optax itself promotes
-        weights = train.fit(data, 40)
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        with jax.numpy_dtype_promotion("standard"):  # optax itself promotes
+            weights = train.fit(data, 40)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
     trained = run(export.with_weights(start.proto, weights), images)
     before = run(start.proto, images)
 

@@ -71,12 +71,12 @@ def fit(data: Data, steps: int) -> dict[str, np.ndarray]:
     forward = _trace(graph.proto)
     fixed = {k: w for k, w in forward.weights.items() if k not in graph.trained}
     weights = {k: forward.weights[k] for k in graph.trained}
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(_LARGEST_GRADIENT),
-        optax.adamw(
-            optax.warmup_cosine_decay_schedule(0.0, _LEARNING_RATE, int(_WARM_UP * steps), steps),
-            weight_decay=_WEIGHT_DECAY,
-        ),
+    rate = optax.warmup_cosine_decay_schedule(0.0, _LEARNING_RATE, int(_WARM_UP * steps), steps)
+    optimizer = optax.flatten(  # all weights as one: a third less to compile
+        optax.chain(
+            optax.clip_by_global_norm(_LARGEST_GRADIENT),
+            optax.adamw(rate, weight_decay=_WEIGHT_DECAY),
+        )
     )
 
     def loss(weights: Weights, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
