@@ -29,19 +29,19 @@ def _schemas() -> Schemas:
     for schema in onnx.defs.get_all_schemas_with_history():
         if schema.domain == "":
             found[schema.name][schema.since_version] = schema
-    return found
+    return dict(found)
 
 
 SCHEMAS = _schemas()
-NEWEST = onnx.defs.onnx_opset_version()
-"""What came later, the installed onnx cannot judge."""
-
 ENTRIES = [entry for entry in registered() if entry.domain == ""]
-JUDGED = [entry for entry in ENTRIES if entry.since[-1] <= NEWEST]
+IS_OLD = onnx.defs.onnx_opset_version() < max(entry.since[-1] for entry in ENTRIES)
+"""Whether the installed onnx lacks versions that we have: it judges those that it knows."""
+
+JUDGED = [e for e in ENTRIES if not IS_OLD or set(e.since) <= set(SCHEMAS.get(e.name, ()))]
 VERSIONS: dict[str, set[int]] = collections.defaultdict(set)
 for _entry in ENTRIES:
-    if known := {version for version in _entry.since if version <= NEWEST}:
-        VERSIONS[_entry.name] |= known
+    if _known := {v for v in _entry.since if not IS_OLD or v in SCHEMAS.get(_entry.name, ())}:
+        VERSIONS[_entry.name] |= _known
 
 
 def _name(entry: Op) -> str:

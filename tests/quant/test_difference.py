@@ -128,7 +128,8 @@ def test_a_range_differs_from_a_threshold_by_its_width() -> None:
     first = with_thresholds(calibrated(), {"x_HzCalibration": np.array([2], np.float32)})
     (found,) = differences(states_of(first), states_of(asymmetric()))
     assert (found.first.asymmetric, found.second.asymmetric) == (False, True)
-    np.testing.assert_allclose(found.second.thresholds, [-1, 3], atol=4 / 255)
+    # The 64 steps below 0 and 191 above it that hold [-1, 3] in 255.
+    np.testing.assert_allclose(found.second.thresholds, np.array([-64, 191]) * 4 / 255, rtol=1e-6)
     assert found.factor == pytest.approx(1.0, rel=1e-4)  # as wide, but elsewhere
     # Beyond int8 the device has no ranges: the larger end counts.
     wide = asymmetric(**{"x_HzCalibration": "int16"})
