@@ -43,7 +43,7 @@ SCORE = """
 import numpy as np
 
 def evaluate(forward):
-    x = np.random.default_rng(1).standard_normal((6, 2, 6, 6)).astype(np.float32)
+    x = np.random.default_rng(1).standard_normal((4, 2, 6, 6)).astype(np.float32)
     y = forward({"x": x})
     return float(np.mean(np.exp(-np.abs(next(iter(y.values()))))))
 """
@@ -132,11 +132,12 @@ def test_a_full_disk_leaves_no_half_written_file(
     assert not {"result.json", "report.md", "run.json"} & names
 
 
-class Running:
-    """``jptq tune`` in a process of its own that waits in its evaluator once told to."""
+class Waiting:
+    """An evaluator that counts its calls, and waits in one once told to."""
 
-    def __init__(self, files: Files, out: Path, *, stop_at: int) -> None:
+    def __init__(self, files: Files) -> None:
         self.started = files.folder / "waiting"
+        self.calls = files.folder / "calls"
         script = files.folder / "score.py"
         script.write_text(
             "import os, time\nfrom pathlib import Path\n"
@@ -150,74 +151,68 @@ class Running:
                 "    y = forward",
             )
         )
-        self.calls = files.folder / "calls"
+        self.command = ["tune", *files.flags, f"--evaluator={script}", "--min_score=0.9999"]
+
+    def environment(self, *, stop_at: int) -> dict[str, str]:
+        """Begin to count, and return what the evaluator reads."""
         self.calls.write_text("")
+        return {"CALLS": str(self.calls), "STOP_AT": str(stop_at), "WAITING": str(self.started)}
+
+    def stopped(self, out: Path, number: signal.Signals, *, stop_at: int) -> tuple[int, str, str]:
+        """Tune in a process of its own, and send it a signal once it waits in the evaluator."""
         # What a shell starts in the background ignores SIGINT, and so would its children.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "jptq",
-                "tune",
-                *files.flags,
-                f"--evaluator={script}",
-                "--min_score=0.9999",
-                f"--out={out}",
-            ],
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jptq", *self.command, f"--out={out}"],
             env={
                 **os.environ,
                 "PYTHONPATH": str(Path(__file__).parents[2]),
-                "CALLS": str(self.calls),
-                "STOP_AT": str(stop_at),
-                "WAITING": str(self.started),
+                **self.environment(stop_at=stop_at),
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         signal.signal(signal.SIGINT, before)
-
-    def ended(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=300)
-        return self.process.returncode, out, err
-
-    def stopped(self, number: signal.Signals) -> tuple[int, str, str]:
-        """Send a signal once it waits in the evaluator."""
         deadline = time.monotonic() + 200
         while not self.started.exists():
-            assert self.process.poll() is None, self.process.communicate()
+            assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        self.process.send_signal(number)
-        ended = self.ended()
+        process.send_signal(number)
+        printed, err = process.communicate(timeout=300)
         self.started.unlink()
-        return ended
+        return process.returncode, printed, err
 
 
 def test_a_run_that_is_killed_again_and_again_goes_on_and_ends_with_the_same_bytes(
-    files: Files, tmp_path: Path
+    jptq: Jptq, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    undisturbed = Running(files, whole, stop_at=0)
-    expected = undisturbed.ended()
-    calls = len(undisturbed.calls.read_text())
-    assert calls >= 5, expected
+    waiting = Waiting(files)
+
+    def undisturbed(out: Path) -> tuple[int, int]:
+        """Tune to the end, and return the exit code and how often the evaluator was called."""
+        for name, value in waiting.environment(stop_at=0).items():
+            monkeypatch.setenv(name, value)
+        ended = jptq(*waiting.command, f"--out={out}")
+        return ended.code, len(waiting.calls.read_text())
+
+    code, calls = undisturbed(whole)
+    assert calls >= 5
     # Float, twice, and all-INT8 come first; a resumed run scores only float again before it goes
     # on: has what the evaluator reads changed?
-    for number, code, stop_at in (
+    for number, wanted, stop_at in (
         (signal.SIGINT, 130, 4),
         (signal.SIGTERM, 143, 2),
         (signal.SIGKILL, -signal.SIGKILL, 2),
     ):
-        returned, out, err = Running(files, resumed, stop_at=stop_at).stopped(number)
-        assert returned == code
+        returned, out, err = waiting.stopped(resumed, number, stop_at=stop_at)
+        assert returned == wanted
         assert out == ""
         if number is not signal.SIGKILL:
             assert sum(line.startswith("jptq: ") for line in err.splitlines()) == 1
             assert "what is finished is kept" in err
         assert {path.name for path in resumed.iterdir()} == {".jptq"}
-    again = Running(files, resumed, stop_at=0)
-    assert again.ended()[0] == expected[0]
-    assert len(again.calls.read_text()) == calls - 3 + 1
+    assert undisturbed(resumed) == (code, calls - 3 + 1)
     assert contents(resumed) == contents(whole)
