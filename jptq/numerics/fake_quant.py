@@ -73,6 +73,8 @@ def half(x: Array) -> Array:
 def _spread(value: Array, x: Array) -> Array:
     """Return a value that broadcasts against ``x`` in the shape of ``x``."""
     value = jnp.asarray(value)
+    if value.dtype == jnp.float32 and x.dtype == jnp.float64:  # a network in float64, for checks
+        value = lax.convert_element_type(value, x.dtype)
     if value.shape == x.shape:
         return value
     return lax.broadcast_in_dim(value, x.shape, range(x.ndim - value.ndim, x.ndim))
