@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jptq.engine import TableQuantizer, layouts
 from jptq.quant.assign import Table, uniform
+from jptq.quant.plan import Calibration
 from tests.agreements.figures import Figure, angle, relative_l2
 from tests.agreements.network import Arrays, Network, observed, ours, run
 
@@ -107,16 +107,19 @@ def teacher_forced(network: Network, qtype: str = "int8") -> Figure:
     features = [c for c in network.plan.calibrations if not c.constant]
     exported = network.qdq(uniform(network.plan, qtype))
     theirs = run(observed(exported, [c.output for c in features]), network.samples)
-    settings = jax.tree.map(jnp.asarray, network.table(qtype))
+    settings = jax.device_put(network.table(qtype))
     packed = network.runner.pack(settings)
-    compare = network.runner.compilations.once("forced", lambda: jax.jit(_forced(network)))
+    quantized = network.runner.compilations.once("forced", lambda: jax.jit(_forced(network)))
+    perms = {c.name: network.runner.program.perms[c.output] for c in features}
     sizes = np.asarray([theirs[0][c.output].size for c in features])
     worst, moved = 0.0, np.zeros(len(features))
     for feeds, forced in zip(network.samples, theirs, strict=True):
-        given = {c.output: jnp.asarray(forced[c.output]) for c in features}
-        steps = compare(packed.weights, settings, feeds, given)
-        worst = max(worst, *(float(most) for most, _ in steps.values()))
-        moved += [float(steps[c.name][1]) for c in features]
+        given = {c.name: forced[c.output].transpose(perms[c.name]) for c in features}
+        found = quantized(packed.weights, settings, feeds, given)
+        for i, c in enumerate(features):
+            steps = _apart(np.asarray(found[c.name]), given[c.name], _scale(network, settings, c))
+            worst = max(worst, float(steps.max(initial=0)))
+            moved[i] += np.count_nonzero(steps)
     shares = moved / sizes / len(network.samples)
     return Figure(
         what=f"{qtype.upper()}, teacher-forced",
@@ -130,35 +133,46 @@ def teacher_forced(network: Network, qtype: str = "int8") -> Figure:
     )
 
 
-def _forced(network: Network) -> Callable[..., dict[str, tuple[Array, Array]]]:
+def _apart(ours: np.ndarray, theirs: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return how many steps of a grid tensors are apart."""
+    return np.round(np.abs(ours.astype(np.float64) - theirs) / scale)
+
+
+def _scale(network: Network, settings: Table, calibration: Calibration) -> np.ndarray:
+    """Return the steps of a quantizer, to broadcast with its tensor in physical order."""
+    plan, program = network.plan, network.runner.program
+    index = plan.index[calibration.name]
+    scale = np.asarray(settings.scale)[plan.offsets[index] : plan.offsets[index + 1]]
+    perm = program.perms[calibration.output]
+    shape = [1] * len(perm)
+    if calibration.axis is not None:
+        shape[layouts.axis_position(calibration.axis, perm)] = -1
+    return scale.reshape(shape)
+
+
+def _forced(network: Network) -> Callable[..., dict[str, Array]]:
+    """Return the program that gives what each quantizer makes of its input, physical order, and
+    goes on with `given`."""
     plan, program = network.plan, network.runner.program
 
-    def compare(
+    def quantized(
         weights: Mapping[str, Array],
         settings: Table,
         feeds: Mapping[str, Array],
         given: Mapping[str, Array],
-    ) -> dict[str, tuple[Array, Array]]:
-        found: dict[str, tuple[Array, Array]] = {}
+    ) -> dict[str, Array]:
+        found: dict[str, Array] = {}
         own = TableQuantizer(plan, settings)
 
         def quantizer(index: int, x: Array, axis: int | None) -> Array:
-            calibration = plan.calibrations[index]
-            want = program.perms[calibration.output]
-            theirs = given[calibration.output]
-            theirs = layouts.convert(theirs, layouts.canonical(theirs.ndim), want)
-            shape = [1] * x.ndim
-            if axis is not None:
-                shape[axis] = -1
-            scale = settings.scale[plan.offsets[index] : plan.offsets[index + 1]].reshape(shape)
-            steps = jnp.round(jnp.abs(own(index, x, axis) - theirs) / scale)
-            found[calibration.name] = (steps.max(initial=0), (steps > 0).sum())
-            return theirs
+            name = plan.calibrations[index].name
+            found[name] = own(index, x, axis)
+            return given[name]
 
         program.run(weights, quantizer, feeds)
         return found
 
-    return compare
+    return quantized
 
 
 def _largest(
