@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.agreements.figures import ORACLES, Figure
 from tests.agreements.forward import float_forward, int8_forward, int16_forward, teacher_forced
 from tests.agreements.network import Network, load_network, max_thresholds, run
-from tests.agreements.sensitivity import against_onnxruntime, sweep
+from tests.agreements.sensitivity import against_onnxruntime, sweep, whole
 
 __all__ = [
     "DEMO",
@@ -21,6 +21,7 @@ __all__ = [
     "max_thresholds",
     "run",
     "teacher_forced",
+    "whole",
 ]
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo"

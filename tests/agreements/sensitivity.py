@@ -82,21 +82,38 @@ def _by_onnxruntime(
     return np.mean(scores, axis=0)
 
 
+def whole(network: Network) -> Figure:
+    """The exact sweep of a small network, which is not cut into pieces, against the naive one.
+
+    Both run one program, which rounds one way: they give the same in float32.
+    """
+    if not network.runner.program.small:
+        raise ValueError(f"{network.name} is cut into pieces")
+    rows = rows_of(network.calibrated, network.plan)
+    apart = _apart(*_sweeps(network, rows, None), floor=1e-18)
+    return Figure(
+        what="uncut sweep against the naive one",
+        values={"worst node": float(apart.max()), "nodes": len(rows.names)},
+        limits={"worst node": _SAME},
+    )
+
+
 def sweep(network: Network) -> Figure:
     """The exact sweep with its caches against one full forward per node.
 
+    Small networks are cut into pieces as well, which they are not for users (`whole`).
     In float64 both must give the same: that catches a lost perturbation, a stale cache, a mixed-up
     lane. Users run float32, where two programs of one network differ in their last bits and values
     on a rounding boundary fall to different sides: a node may then differ by as much as its own
     boundary values can move it, any other by 1e-2.
     """
     rows = rows_of(network.calibrated, network.plan)
-    fast, slow = _sweeps(network, rows)
+    fast, slow = _sweeps(network, rows, exact.SEGMENTS)
     apart = _apart(fast, slow, floor=1e-9)
     beyond = np.flatnonzero(apart > _SWEEP)
     unexplained = apart.copy()
     with in_double():
-        fast_double, slow_double = _sweeps(network.double, rows)
+        fast_double, slow_double = _sweeps(network.double, rows, exact.SEGMENTS)
         if beyond.size:
             unexplained[beyond] -= _boundary_reach(network, rows, beyond)
     settled = np.flatnonzero(apart <= _SWEEP)
@@ -129,15 +146,12 @@ def sweep(network: Network) -> Figure:
     )
 
 
-def _sweeps(network: Network, rows: Rows) -> list[np.ndarray]:
+def _sweeps(network: Network, rows: Rows, segments: int | None) -> list[np.ndarray]:
     """Return the mean squared error of every node by the fast and by the naive sweep."""
     base = uniform(network.plan, "int8")
-    return [
-        method.rank(
-            network.runner, network.thresholds, base, rows, network.samples, metrics=("mse",)
-        ).column("mse")
-        for method in (exact, naive)
-    ]
+    given = (network.runner, network.thresholds, base, rows, network.samples)
+    fast = exact.rank(*given, metrics=("mse",), segments=segments)
+    return [one.column("mse") for one in (fast, naive.rank(*given, metrics=("mse",)))]
 
 
 def _apart(scores: np.ndarray, reference: np.ndarray, *, floor: float) -> np.ndarray:
