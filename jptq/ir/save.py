@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -92,7 +93,7 @@ class _Writer:
             return inline
         offset = -(-self._stream.tell() // _ALIGNMENT) * _ALIGNMENT
         self._stream.write(bytes(offset - self._stream.tell()))
-        self._stream.write(inline.tobytes())
+        self._stream.write(_content(inline, array))
         return ir.ExternalTensor(
             self._location,
             offset=offset,
@@ -101,3 +102,10 @@ class _Writer:
             shape=ir.Shape(array.shape),
             name=name,
         )
+
+
+def _content(tensor: ir.TensorProtocol, array: np.ndarray) -> bytes | memoryview:
+    """Return the bytes of a constant as a file has them, where that needs no copy without one."""
+    if sys.byteorder == "little" and tensor.dtype.bitwidth == 8 * array.dtype.itemsize:
+        return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    return tensor.tobytes()
