@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jptq.engine import Program, lower
@@ -25,32 +26,31 @@ def lowered(graph: Graph, feeds: Feeds, **options: object) -> Program:
     return lower(float_model(graph), feeds, **options)  # type: ignore[arg-type]
 
 
-def compiled(program: Program) -> tuple[dict[str, jax.Array], Callable[..., dict[str, jax.Array]]]:
-    """Return packed float weights and the function of one sample."""
-    packed = program.prepare({n: jnp.asarray(w) for n, w in program.weights.items()}, None)
-    return packed, lambda p, v: program.run(p, None, v)
-
-
 def check(graph: Graph, feeds: Feeds, *, tolerance: float = 2e-6, **options: object) -> Program:
     """Assert that a sample alone, and three together under ``vmap``, are what onnxruntime gives."""
     program = lowered(graph, feeds, **options)
-    packed, run = compiled(program)
     fed = {n: np.asarray(feeds[n]) for n in program.inputs}
     variants = [
         {n: np.asarray(v * k) if v.dtype.kind == "f" else v for n, v in fed.items()}
         for k in (np.float32(1), np.float32(-0.5), np.float32(3))
     ]
     together = {n: np.stack([one[n] for one in variants]) for n in fed}
-    alone = jax.jit(run)(packed, variants[0])
-    batch = jax.jit(jax.vmap(run, in_axes=(None, 0), axis_size=3))(packed, together)
+
+    @jax.jit
+    def both(weights: Feeds, one: Feeds, several: Feeds) -> tuple[Any, Any]:
+        packed = program.prepare(weights, None)
+        run = functools.partial(program.run, packed, None)
+        return run(one), jax.vmap(run, axis_size=3)(several)
+
+    alone, batch = jax.tree.map(np.asarray, both(program.weights, variants[0], together))
     for i, one in enumerate(variants):
         expected = run_onnx(graph.proto(), {**feeds, **one})
         assert set(alone) == set(expected)
         assert program.outputs == tuple(expected)
         for name, want in expected.items():
-            assert relative_error(np.asarray(batch[name][i]), want) < tolerance
+            assert relative_error(batch[name][i], want) < tolerance, name
             if i == 0:
-                assert relative_error(np.asarray(alone[name]), want) < tolerance
+                assert relative_error(alone[name], want) < tolerance, name
     return program
 
 

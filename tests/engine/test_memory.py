@@ -16,6 +16,7 @@ from jptq.engine import Batching, memory
 from jptq.engine.memory import COPIES, FIXED
 from jptq.results import SensitivityTable
 from jptq.sensitivity import gradient, hessian, probe
+from tests.graphs import Graph
 from tests.sensitivity.networks import Case, case, smooth
 
 MIB = 2**20
@@ -68,6 +69,14 @@ RANKS: tuple[Callable[[Case], SensitivityTable], ...] = (
 )
 
 
+def short() -> Graph:
+    """Return the least that has a convolution, a bend and two outputs: ``x`` [1, 3, 5, 5]."""
+    g = Graph()
+    bent = g.add("Sigmoid", g.conv(g.input("x", (1, 3, 5, 5)), 3, 4, name="conv"), name="bend")
+    g.output(bent, g.add("GlobalAveragePool", bent, name="pooled"))
+    return g
+
+
 def given(own: Case) -> tuple[Any, ...]:
     return own.runner, own.thresholds, own.int8, own.rows(), own.samples
 
@@ -78,7 +87,7 @@ def test_scores_do_not_depend_on_the_memory_limit(
 ) -> None:
     found = []
     for limit in (Batching().memory, FIXED):
-        own = case(smooth(), batch=3)
+        own = case(short(), batch=3)
         own.runner.batching = Batching(samples=3, memory=limit)
         sizes = []
         batches = own.runner.batches
@@ -95,13 +104,15 @@ def test_scores_do_not_depend_on_the_memory_limit(
 FAULTS = """
 import resource, numpy
 from jptq.engine import memory
-if HOLD:
-    memory.hold()
-numpy.ones(64 * memory.MIB, numpy.uint8)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(4):
+def faults():
     numpy.ones(64 * memory.MIB, numpy.uint8)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        numpy.ones(64 * memory.MIB, numpy.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+given_back = faults()
+memory.hold()
+print(given_back, faults())
 """
 
 
@@ -113,14 +124,10 @@ def test_memory_that_is_held_is_not_cleared_again(own: bool) -> None:
     if own:
         environment["MALLOC_TOP_PAD_"] = "4096"
 
-    def faults(hold: bool) -> int:
-        code = FAULTS.replace("HOLD", str(hold))
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, check=True
-        )
-        return int(done.stdout)
-
-    held, given_back = faults(True), faults(False)
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=environment, capture_output=True, check=True
+    )
+    given_back, held = map(int, done.stdout.split())
     # A fault brings in a page, or a huge page of 2 MiB.
     assert given_back >= 4 * 64 // 2
     assert held >= 4 * 64 // 2 if own else held < 16
