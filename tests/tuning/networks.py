@@ -14,6 +14,9 @@ from tests.oracles import run_onnx
 
 CONFIG = {"model_config": {"activation": {"calibration_type": "max"}}}
 
+CALIBRATION = 5
+"""Samples of a network. Evaluators feed as many at a time: one program serves both."""
+
 
 def classifier() -> onnx.ModelProto:
     """Classify images; one channel of one layer is an outlier that eats its INT8 grid."""
@@ -50,17 +53,20 @@ def save(model: onnx.ModelProto, folder: Path) -> None:
     """Write ``model.onnx`` and ``data/x/*.npy``."""
     onnx.save(model, folder / "model.onnx")
     (folder / "data" / "x").mkdir(parents=True)
-    for i, image in enumerate(images(5, seed=0)):
+    for i, image in enumerate(images(CALIBRATION, seed=0)):
         np.save(folder / "data" / "x" / f"{i}.npy", image)
 
 
 def evaluator(*, digest: str = "") -> Evaluator:
     """Score how near the classifier's answers are to onnxruntime's on images of its own."""
-    model, held_out = classifier(), images(16, seed=1)
+    model, held_out = classifier(), images(3 * CALIBRATION, seed=1)
     reference = np.concatenate([next(iter(run_onnx(model, {"x": x}).values())) for x in held_out])
 
     def evaluate(forward: object) -> float:
-        (found,) = forward({"x": np.concatenate(held_out)}).values()  # type: ignore[operator]
+        starts = range(0, len(held_out), CALIBRATION)
+        batches = [{"x": np.concatenate(held_out[i : i + CALIBRATION])} for i in starts]
+        parts = [next(iter(forward(batch).values())) for batch in batches]  # type: ignore[operator]
+        found = np.concatenate(parts)
         error = np.mean((found - reference) ** 2) / np.mean(reference**2)
         return float(1.0 - np.sqrt(error))
 
