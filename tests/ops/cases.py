@@ -30,7 +30,10 @@ _TOGETHER = 16
 
 _ROUNDINGS = {np.dtype(np.float16): 2.0**-8, np.dtype(ml_dtypes.bfloat16): 2.0**-6}
 """Right results may round to neighbours, and ONNX grants 1e-3: a step of float16, and less than one
-of bfloat16. These are four steps and two; so far bfloat16 agrees to the last bit."""
+of bfloat16. These are four steps and two; bfloat16 agrees to the last bit but in attention."""
+
+_IN_ATTENTION = 4
+"""Times as much: it rounds scores, weights and sums. 1.75 steps were seen of the 8 in bfloat16."""
 
 _WRITTEN = {"test_averagepool_2d_ceil_last_window_starts_on_pad": 4 * 5e-5}
 """Cases whose results ONNX writes down with four decimals: four times what these leave out."""
@@ -139,7 +142,10 @@ def compare(case: Case, outputs: list[Any], expected: list[Any]) -> None:
         array = np.asarray(got)
         assert array.dtype == want.dtype, f"dtype {array.dtype}, expected {want.dtype}"
         assert array.shape == want.shape, f"shape {array.shape}, expected {want.shape}"
-        rtol, atol = max(case.rtol, _ROUNDINGS.get(array.dtype, 0.0)), case.atol
+        roundings = _ROUNDINGS.get(array.dtype, 0.0) * (
+            _IN_ATTENTION if case.name.startswith("test_attention") else 1
+        )
+        rtol, atol = max(case.rtol, roundings), case.atol
         if array.dtype.kind not in "biuc":  # NumPy cannot subtract the small float types
             array, want = array.astype(np.float64), want.astype(np.float64)
             # A sum that cancels keeps the roundings of its terms, eight of the largest result here.

@@ -58,13 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failed.append(name)
         for place, share in rows:
             worst[place] = max(worst.get(place, (0.0, "")), (share, name))
-    # What uses more than all of it and passed is meant to differ, or a bound of something else.
-    near = sorted(((s, p, n) for p, (s, n) in worst.items() if given.limit < s <= 1), reverse=True)
+    near = sorted(((s, p, n) for p, (s, n) in worst.items() if given.limit < s), reverse=True)
     for share, place, name in near:
         print(f"{share:8.2f}  {place}  ({name})")
     print(
         f"{len(worst)} comparisons with a tolerance; {len(near)} use more than {given.limit:.0%} "
-        f"of it; failed: {', '.join(failed) or 'none'}"
+        f"of it, the worst {max((s for s, _ in worst.values()), default=0.0):.2f}; "
+        f"failed: {', '.join(failed) or 'none'}"
     )
     return int(bool(near or failed))
 

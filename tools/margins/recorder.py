@@ -37,8 +37,9 @@ def _place() -> str | None:
 
 def _record(share: float, place: str | None = None) -> None:
     place = place or _place()
-    if place is not None and np.isfinite(share):
-        _worst[place] = max(share, _worst.get(place, 0.0))
+    if place is not None:
+        # More than all of it fails, or is meant to differ: it must not hide what is near.
+        _worst[place] = max(share if share <= 1 else 0.0, _worst.get(place, 0.0))
 
 
 def _share(actual: Any, desired: Any, rtol: float, atol: float) -> float:
