@@ -187,3 +187,18 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
         for mine, row in zip(kept, rows, strict=True):
             assert mine.keys() == row.keys()
             assert all(np.array_equal(mine[name], array) for name, array in row.items())
+
+
+@pytest.mark.slow
+def test_a_quantizer_without_a_number_is_explained() -> None:
+    g = Graph(13)
+    x = g.input("x", (2, 3))
+    g.output(g.add("Relu", g.add("Div", x, g.add("Relu", x))))  # 0 / 0 where INT8 has no step
+    proto = onnx.shape_inference.infer_shapes(g.proto())
+    samples = [{"x": np.float32([[1e-3, 10, 5], [1, 2, 1e-3]])}] * 2
+    expected = oracle.onnxruntime(proto.SerializeToString(), samples)
+    case = graphs.Case(name="none", model=proto, samples=samples, expected=expected)
+    found = judge([case], everything=True).findings
+    assert found
+    assert {one.explained for one in found} == {reasons.NO_NUMBER}
+    assert all("nan" in one.what for one in found)

@@ -180,6 +180,7 @@ class QuantizedQuestion:
             if c.name in reached and c.channels == 1
         }
         made = {**_fake_quantized(self.plan, held, single), **result["made"]}
+        known = None
         for calibration in self._whole.calibrations:
             name = calibration.name
             for i, told in enumerate(given):
@@ -194,15 +195,18 @@ class QuantizedQuestion:
                 if what is not None:
                     return self._found(run, calibration.tensor, f"sample {i}: {what}")
                 if name in made and calibration.output in told:
-                    what = self._off_grid(calibration, made[name][i], told, run)
-                    if what is not None:
-                        return self._found(run, calibration.output, f"sample {i}: {what}")
+                    what, why = self._off_grid(calibration, made[name][i], told, run)
+                    if what:
+                        one = self._found(run, calibration.output, f"sample {i}: {what}")
+                        if not why:
+                            return one
+                        known = dataclasses.replace(one, explained=why)
         for name, rows in result["whole"].items():
             for i, told in enumerate(given):
                 what = unequal(rows[i], told[name], lambda: 0.0)
                 if what is not None:
                     return self._found(run, name, f"sample {i}: {what}")
-        return None
+        return known
 
     def _default_session(self) -> list[Difference]:
         """Return where onnxruntime's optimizer makes something else of an export."""
@@ -236,8 +240,8 @@ class QuantizedQuestion:
 
     def _off_grid(
         self, calibration: Calibration, made: np.ndarray, told: Arrays, run: int
-    ) -> str | None:
-        """Return how a quantizer's result differs from the export's.
+    ) -> tuple[str, str]:
+        """Return how a quantizer's result differs from the export's, if so, and why if known.
 
         Both saw the same number.
         """
@@ -245,10 +249,10 @@ class QuantizedQuestion:
         held = self._tables[run]
         start, stop = self.plan.offsets[k], self.plan.offsets[k + 1]
         if held.gate[k] == 0:
-            return None
+            return "", ""
         x, want = told[calibration.tensor], told[calibration.output]
         if made.shape != want.shape:
-            return f"shape {made.shape}, expected {want.shape}"
+            return f"shape {made.shape}, expected {want.shape}", ""
         scale = None
         if held.lower[k] != held.upper[k]:  # equal for float16
             shape = [1] * x.ndim
@@ -258,11 +262,15 @@ class QuantizedQuestion:
             scale = np.asarray(held.scale[start:stop]).reshape(shape).astype(np.float64)
         bad = misplaced(made, want, x, scale)
         if not bad.any():
-            return None
-        spot = np.unravel_index(int(np.argmax(bad)), bad.shape) if bad.ndim else ()
+            return "", ""
+        kept = np.isnan(x) & np.isnan(made)
+        why = "" if (bad & ~kept).any() else reasons.NO_NUMBER
+        worst = bad & ~kept if not why else bad
+        spot = np.unravel_index(int(np.argmax(worst)), worst.shape) if worst.ndim else ()
         return (
             f"{int(bad.sum())} of {bad.size} quantized to another value: {made[spot]!r} for "
-            f"{want[spot]!r}, from {x[spot]!r}"
+            f"{want[spot]!r}, from {x[spot]!r}",
+            why,
         )
 
     def _export(self, model: Model, assignment: Mapping[str, str]) -> list[oracle.Arrays]:

@@ -71,6 +71,10 @@ across rounding boundaries; no tensor as a whole moves by more than `MOST_STEPS`
 
 MOST_STEPS = 0.05
 
+NO_NUMBER = "a quantizer without a number"
+"""ONNX does not say which integer QuantizeLinear makes of NaN; onnxruntime takes one. Our forward
+keeps NaN, so that it is counted and named (docs/export.md)."""
+
 REFUSALS: Mapping[str, str] = {
     r"RoiAlign with sampling_ratio=0": "the number of samples would depend on the boxes' sizes, "
     "and shapes are static",
