@@ -90,7 +90,7 @@ def test_prefixes_are_the_states_before_each_segment_and_the_outputs(net: Networ
 
 @pytest.mark.slow
 def test_the_rest_from_a_stop_gives_the_outputs() -> None:
-    net = network(chain(40), samples(1, 1, 3, 6, 6)[0])
+    net = network(chain(2 * STRIDE + 2), samples(1, 1, 3, 6, 6)[0])
     pieces = Segmented(net.runner.program, 2 * STRIDE + 2, net.runner.compilations)
     stops = [pieces.stop(index) for index in range(len(pieces))]
     assert stops == [STRIDE] * STRIDE + [2 * STRIDE] * STRIDE + [len(pieces)] * 2
