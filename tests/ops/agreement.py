@@ -71,6 +71,17 @@ def onnxruntime_outputs(
     return session.run(None, dict(present))
 
 
+def together(functions: Mapping[Any, Callable[..., Any]], *arguments: Any) -> dict[Any, Any]:
+    """Compile functions of the same arguments as one program; return what each gives, in NumPy."""
+    results = run_together(list(functions.values()), [[arguments]] * len(functions))
+    found = {}
+    for label, result in zip(functions, results, strict=True):
+        if isinstance(result, Exception):
+            raise result
+        found[label] = result[0]
+    return found
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class One:
     """A node and what it is given.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 import scipy.special
 
 from jptq.ops import activation
-from tests.ops.agreement import check_against_onnxruntime
+from tests.ops.agreement import check_against_onnxruntime, together
 
 POINTWISE = [
     activation.relu,
@@ -32,29 +33,31 @@ POINTWISE = [
 ]
 EXTREMES = np.asarray([-1e4, -200.0, -88.8, -1.0, 0.0, 1.0, 88.8, 200.0, 1e4], np.float32)
 
-every_activation = pytest.mark.parametrize("function", POINTWISE, ids=lambda f: f.__name__)
+
+def test_values_and_gradients_are_finite_at_extremes() -> None:
+    both = {f.__name__: jax.vmap(jax.value_and_grad(f)) for f in POINTWISE}
+    for name, (values, slopes) in together(both, EXTREMES).items():
+        assert np.isfinite(values).all(), name
+        assert np.isfinite(slopes).all(), name
 
 
-@every_activation
-def test_values_and_gradients_are_finite_at_extremes(function: Callable) -> None:
-    values, slopes = jax.vmap(jax.value_and_grad(function))(jnp.asarray(EXTREMES))
-    assert np.isfinite(values).all()
-    assert np.isfinite(slopes).all()
+def test_gradients_agree_with_finite_differences() -> None:
+    x, step = np.asarray([-2.6, -1.3, -0.2, 0.3, 0.9, 1.7, 2.8]), 1e-6  # away from all kinks
 
+    def all_of(function: Callable) -> Callable:
+        return lambda x: (jax.vmap(jax.grad(function))(x), function(x + step), function(x - step))
 
-@every_activation
-def test_gradients_agree_with_finite_differences(function: Callable) -> None:
-    x = np.asarray([-2.6, -1.3, -0.2, 0.3, 0.9, 1.7, 2.8])  # away from all kinks
     with jax.enable_x64(True):
-        slopes = jax.vmap(jax.grad(function))(jnp.asarray(x))
-        step = 1e-6
-        differences = (np.asarray(function(x + step)) - np.asarray(function(x - step))) / (2 * step)
-    np.testing.assert_allclose(slopes, differences, rtol=1e-5, atol=1e-9)
+        found = together({f.__name__: all_of(f) for f in POINTWISE}, x)
+    for name, (slopes, ahead, behind) in found.items():
+        differences = (ahead - behind) / (2 * step)
+        np.testing.assert_allclose(slopes, differences, rtol=1e-5, atol=1e-9, err_msg=name)
 
 
-@every_activation
+@pytest.mark.parametrize("function", POINTWISE, ids=lambda f: f.__name__)
 def test_half_precision_stays_half_precision(function: Callable) -> None:
-    assert function(jnp.asarray(EXTREMES, jnp.float16)).dtype == jnp.float16
+    x = jax.ShapeDtypeStruct(EXTREMES.shape, jnp.float16)
+    assert jax.eval_shape(function, x).dtype == jnp.float16
 
 
 def test_the_gradient_of_relu_at_zero_is_zero() -> None:
@@ -90,15 +93,13 @@ def test_the_slope_of_opset_6_lies_along_the_channels() -> None:
 def test_softmax_of_opset_11_normalizes_all_axes_from_the_given_one(axis: int) -> None:
     x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
     axes = tuple(range(axis % 3, 3))
-    expected = scipy.special.softmax(x, axes)
-    np.testing.assert_allclose(activation.softmax_1(jnp.asarray(x), axis=axis), expected, rtol=1e-5)
-    np.testing.assert_allclose(
-        activation.log_softmax_1(jnp.asarray(x), axis=axis),
-        scipy.special.log_softmax(x, axes),
-        rtol=1e-5,
-        atol=1e-6,
-    )
-    peaks = np.asarray(activation.hardmax_1(jnp.asarray(x), axis=axis))
+    named = (activation.softmax_1, activation.log_softmax_1, activation.hardmax_1)
+    soft, logarithm, peaks = together(
+        {f.__name__: functools.partial(f, axis=axis) for f in named}, x
+    ).values()
+    np.testing.assert_allclose(soft, scipy.special.softmax(x, axes), rtol=1e-5)
+    expected = scipy.special.log_softmax(x, axes)
+    np.testing.assert_allclose(logarithm, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(peaks.sum(axes), np.ones(x.shape[: axis % 3]))
     np.testing.assert_array_equal((peaks * x).sum(axes), x.max(axes))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,8 +37,8 @@ def test_a_state_carries_over_from_part_to_part(rule: str) -> None:
             **parts, past_state=state, update_rule=rule, **HEADS
         )
     )
-    whole, last = linear_attention.linear_attention(**given, update_rule=rule, **HEADS)
-    state, parts = jnp.zeros((2, 2, 3, 5)), []
+    state, parts = np.zeros((2, 2, 3, 5), np.float32), []
+    whole, last = run(state, given)
     for t in range(6):
         y, state = run(state, {name: x[:, t : t + 1] for name, x in given.items()})
         parts.append(y)
@@ -61,8 +63,9 @@ def test_inputs_that_a_rule_does_not_know_are_refused() -> None:
 
 @pytest.mark.parametrize("activation", ["none", "silu"])
 def test_a_causal_convolution_carries_its_past(activation: str) -> None:
-    x, w, b = (jnp.asarray(a) for a in (normal(2, 3, 7), normal(3, 1, 4), normal(3)))
-    whole, last = convolution.causal_conv_with_state(x, w, b, activation=activation)
+    run = jax.jit(functools.partial(convolution.causal_conv_with_state, activation=activation))
+    x, w, b = normal(2, 3, 7), normal(3, 1, 4), normal(3)
+    whole, last = run(x, w, b)
     expected = np.zeros((2, 3, 7))
     padded = np.pad(np.asarray(x, np.float64), ((0, 0), (0, 0), (3, 0)))
     for t in range(7):
@@ -70,7 +73,7 @@ def test_a_causal_convolution_carries_its_past(activation: str) -> None:
     if activation == "silu":
         expected = expected / (1 + np.exp(-expected))
     np.testing.assert_allclose(np.asarray(whole), expected, rtol=1e-5, atol=1e-5)
-    first, state = convolution.causal_conv_with_state(x[..., :2], w, b, activation=activation)
-    rest, end = convolution.causal_conv_with_state(x[..., 2:], w, b, state, activation=activation)
+    first, state = run(x[..., :2], w, b)
+    rest, end = run(x[..., 2:], w, b, state)
     np.testing.assert_allclose(np.concatenate((first, rest), 2), np.asarray(whole), rtol=1e-5)
     np.testing.assert_array_equal(np.asarray(end), np.asarray(last))

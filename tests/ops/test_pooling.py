@@ -138,9 +138,13 @@ def test_the_gradient_of_a_maximum_goes_to_its_place() -> None:
 
 
 def test_unpooling_puts_maxima_back() -> None:
-    x = jnp.asarray(normal(1, 2, 4, 4))
-    y, places = maxima.max_pool(x, kernel_shape=(2, 2), strides=(2, 2), n_outputs=2)
-    back = maxima.max_unpool(y, places, kernel_shape=(2, 2), strides=(2, 2))
+    @jax.jit
+    def there_and_back(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y, places = maxima.max_pool(x, kernel_shape=(2, 2), strides=(2, 2), n_outputs=2)
+        return y, maxima.max_unpool(y, places, kernel_shape=(2, 2), strides=(2, 2))
+
+    x = normal(1, 2, 4, 4)
+    y, back = there_and_back(x)
     kept = np.asarray(back) != 0
     assert kept.sum() == y.size
     np.testing.assert_array_equal(np.asarray(back)[kept], np.asarray(x)[kept])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -63,8 +64,9 @@ def test_attributes_agree_with_onnxruntime(name: str, attributes: dict[str, Any]
 
 def test_batch_first_moves_axes_only() -> None:
     x, w, r = (jnp.asarray(a) for a in _inputs("GRU", 1)[:3])
-    y, last = recurrent.gru(x, w, r)
-    y_first, last_first = recurrent.gru(x.swapaxes(0, 1), w, r, layout=1)
+    y, last = jax.jit(recurrent.gru)(x, w, r)
+    first = jax.jit(functools.partial(recurrent.gru, layout=1))
+    y_first, last_first = first(x.swapaxes(0, 1), w, r)
     np.testing.assert_allclose(np.asarray(y_first), np.asarray(y.transpose(2, 0, 1, 3)), rtol=1e-6)
     np.testing.assert_allclose(np.asarray(last_first), np.asarray(last.swapaxes(0, 1)), rtol=1e-6)
 

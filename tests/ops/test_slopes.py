@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jptq.ops import find
+from tests.ops.agreement import together
 
 Function = Callable[..., Any]
 
@@ -41,35 +42,43 @@ ANYWHERE = np.array(
 )
 
 
-@pytest.mark.parametrize("name", UNARY)
-def test_slopes_are_differences_in_float64(name: str) -> None:
-    function, points = UNARY[name]
-    x, h = np.array(points), 1e-6
+def test_slopes_are_differences_in_float64() -> None:
+    h = 1e-6
     with jax.enable_x64(True):
-        slopes = jax.vmap(jax.grad(_operator(name)))(jnp.asarray(x))
-    differences = (function(x + h) - function(x - h)) / (2 * h)
-    np.testing.assert_allclose(np.asarray(slopes), differences, rtol=1e-6, atol=1e-8)
+        slopes = together(
+            {
+                name: lambda name=name, points=points: jax.vmap(jax.grad(_operator(name)))(
+                    jnp.asarray(points)
+                )
+                for name, (_, points) in UNARY.items()
+            }
+        )
+    for name, (function, points) in UNARY.items():
+        x = np.array(points)
+        differences = (function(x + h) - function(x - h)) / (2 * h)
+        np.testing.assert_allclose(slopes[name], differences, rtol=1e-6, atol=1e-8, err_msg=name)
 
 
-@pytest.mark.parametrize("name", UNARY)
-def test_no_finite_number_has_a_slope_that_is_not(name: str) -> None:
-    function = _operator(name)
+def test_no_finite_number_has_a_slope_that_is_not() -> None:
+    def slopes(function: Function) -> Function:
+        def all_of(x: jax.Array) -> tuple[jax.Array, ...]:
+            forward = jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
+            return jax.grad(function)(x), forward, jax.grad(jax.grad(function))(x)
 
-    def all_of(x: jax.Array) -> tuple[jax.Array, ...]:
-        forward = jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
-        return jax.grad(function)(x), forward, jax.grad(jax.grad(function))(x)
+        return jax.vmap(all_of)
 
-    for slopes in jax.jit(jax.vmap(all_of))(ANYWHERE):
-        assert np.isfinite(np.asarray(slopes)).all()
+    for name, found in together({n: slopes(_operator(n)) for n in UNARY}, ANYWHERE).items():
+        assert np.isfinite(found).all(), name
 
 
-@pytest.mark.parametrize("name", UNARY)
-def test_values_are_those_of_numpy_everywhere(name: str) -> None:
-    with np.errstate(all="ignore"):
-        expected = UNARY[name][0](ANYWHERE)
-    got = np.asarray(jax.jit(_operator(name))(ANYWHERE))
+def test_values_are_those_of_numpy_everywhere() -> None:
     moderate = np.abs(ANYWHERE) > 1e-37  # XLA flushes what is subnormal
-    np.testing.assert_allclose(got[moderate], expected[moderate], rtol=1e-5, atol=1e-37)
+    for name, got in together({name: _operator(name) for name in UNARY}, ANYWHERE).items():
+        with np.errstate(all="ignore"):
+            expected = UNARY[name][0](ANYWHERE)
+        np.testing.assert_allclose(
+            got[moderate], expected[moderate], rtol=1e-5, atol=1e-37, err_msg=name
+        )
 
 
 @pytest.mark.parametrize(
@@ -132,20 +141,22 @@ ON_ZEROS: dict[str, Function] = {
 """Of ``[1, 3, 4, 4]`` with a channel that a Relu has switched off."""
 
 
-@pytest.mark.parametrize("name", ON_ZEROS)
-def test_a_channel_of_zeros_has_a_finite_gradient_and_the_others_theirs(name: str) -> None:
+def test_a_channel_of_zeros_has_a_finite_gradient_and_the_others_theirs() -> None:
     rng = np.random.default_rng(0)
     x = np.abs(rng.normal(size=(1, 3, 4, 4))) + 0.05
     x[0, 1] = 0
-    function, direction = ON_ZEROS[name], rng.normal(size=x.shape)
+    direction, h = rng.normal(size=x.shape), 1e-6
     direction[0, 1] = 0
 
-    def total(at: Any) -> Any:
-        return jnp.sum(jnp.sin(function(at)))
+    def all_of(function: Function) -> Function:
+        def total(at: Any) -> Any:
+            return jnp.sum(jnp.sin(function(at)))
+
+        return lambda x, step: (jax.grad(total)(x), total(x + step), total(x - step))
 
     with jax.enable_x64(True):
-        gradient = np.asarray(jax.jit(jax.grad(total))(x))
-        h = 1e-6
-        ahead, behind = (float(total(jnp.asarray(x + side * direction))) for side in (h, -h))
-    assert np.isfinite(gradient).all()
-    assert (gradient * direction).sum() == pytest.approx((ahead - behind) / (2 * h), rel=1e-5)
+        found = together({n: all_of(f) for n, f in ON_ZEROS.items()}, x, h * direction)
+    for name, (gradient, ahead, behind) in found.items():
+        assert np.isfinite(gradient).all(), name
+        slope = (gradient * direction).sum()
+        assert slope == pytest.approx((ahead - behind) / (2 * h), rel=1e-5), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -51,7 +52,7 @@ def test_a_misspelled_word_is_refused_with_the_one_that_was_meant(
     name: str, inputs: Inputs, attribute: str, word: str, others: dict[str, Any]
 ) -> None:
     function = entry_of(name, 22).function
-    function(*inputs, **{attribute: word}, **others)
+    jax.eval_shape(lambda: function(*inputs, **{attribute: word}, **others))
     with pytest.raises(ShapeError, match=f"unknown {attribute}") as caught:
         function(*inputs, **{attribute: f"{word}X"}, **others)
     assert repr(word) in caught.value.hint
