@@ -124,6 +124,6 @@ def test_the_standard_error_is_the_spread_over_products_also_where_samples_are_a
         error = _squared_error(weight, thresholds, calibration.axis)
         spread = np.std(drawn[calibration.tensor])
         claimed = found.stderr[i, 0, 0] * np.sqrt(probes)
-        # A deviation of 512 values is good to 3 %, twice that where the tails are long. Samples
-        # taken for independent ones would make it 2.8 times too small.
-        assert claimed == pytest.approx(spread * error, rel=0.25), calibration.tensor
+        # A deviation of 512 values is good to 3 %, twice that where the tails are long: six of
+        # those. Samples taken for independent ones would make it 2.8 times too small.
+        assert claimed == pytest.approx(spread * error, rel=0.4), calibration.tensor
