@@ -31,7 +31,9 @@ def test_grid_sample_agrees_with_onnxruntime(mode: str) -> None:
         for padding_mode in ("zeros", "border", "reflection")
         for align_corners in (0, 1)
     }
-    check_all_against_onnxruntime("GridSample", nodes, opset=20)
+    # Rounding moves a place by 1e-6, and 16 weights of a cubic with it.
+    atol = 4e-5 if mode == "cubic" else 1e-5
+    check_all_against_onnxruntime("GridSample", nodes, opset=20, atol=atol)
 
 
 def test_volumes_are_sampled_too() -> None:

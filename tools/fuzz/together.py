@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,10 +12,23 @@ import numpy as np
 _FAST_TO_COMPILE: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
 }
+_WHERE_KNOWN: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
+"""XLA of jaxlib 0.12 has no such option."""
 
 Function = Callable[..., Any]
+
+
+@functools.cache
+def _options() -> dict[str, Any]:
+    """Return what makes compilations fast, as far as this XLA has it."""
+    try:
+        jax.jit(lambda: np.float32(0), compiler_options=_WHERE_KNOWN)()
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return _FAST_TO_COMPILE
+    return {**_FAST_TO_COMPILE, **_WHERE_KNOWN}
 
 
 def run_together(
@@ -46,7 +60,7 @@ def run_together(
     turns = max(len(runs) for runs in arguments)
     results: list[list[Any]] = [[] for _ in functions]
     try:
-        compiled = jax.jit(every, compiler_options=_FAST_TO_COMPILE)
+        compiled = jax.jit(every, compiler_options=_options())
         for turn in range(turns):
             given = [runs[min(turn, len(runs) - 1)] for runs in arguments]
             found = jax.tree.map(np.asarray, compiled(given))
