@@ -32,13 +32,17 @@ def _options() -> dict[str, Any]:
 
 
 def run_together(
-    functions: Sequence[Function], arguments: Sequence[Sequence[Sequence[Any]]]
+    functions: Sequence[Function],
+    arguments: Sequence[Sequence[Sequence[Any]]],
+    *,
+    fast: bool = True,
 ) -> list[list[Any] | Exception]:
     """Compile functions as one program and run each of them several times.
 
     Args:
       functions: Of arrays.
       arguments: For each of them, the arguments of its runs, of the same shapes and types.
+      fast: Compile with few optimizations: half of the time; else as a user's programs are.
 
     Returns:
       Per function its results, one for each run, as NumPy arrays; or what it raised.
@@ -60,7 +64,7 @@ def run_together(
     turns = max(len(runs) for runs in arguments)
     results: list[list[Any]] = [[] for _ in functions]
     try:
-        compiled = jax.jit(every, compiler_options=_options())
+        compiled = jax.jit(every, compiler_options=_options() if fast else None)
         for turn in range(turns):
             given = [runs[min(turn, len(runs) - 1)] for runs in arguments]
             found = jax.tree.map(np.asarray, compiled(given))
@@ -72,7 +76,7 @@ def run_together(
             return [error]
         middle = len(functions) // 2
         return [
-            *run_together(functions[:middle], arguments[:middle]),
-            *run_together(functions[middle:], arguments[middle:]),
+            *run_together(functions[:middle], arguments[:middle], fast=fast),
+            *run_together(functions[middle:], arguments[middle:], fast=fast),
         ]
     return [raised.get(i, result) for i, result in enumerate(results)]
