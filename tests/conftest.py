@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from hypothesis import HealthCheck, settings
 
 from jptq.engine.cache import cache_folder, enable_compilation_cache
 
@@ -15,6 +16,13 @@ from jptq.engine.cache import cache_folder, enable_compilation_cache
 os.environ.setdefault("JPTQ_CACHE", str(cache_folder().with_name("compiled-by-tests")))
 enable_compilation_cache()
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# How long an example takes tells how busy the machine is and nothing about the code. All else stays
+# as Hypothesis has it, in CI too.
+settings.register_profile(
+    "any machine", suppress_health_check=[HealthCheck.too_slow], deadline=None
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,9 @@ from tools.bench import clock
 from tools.bench.networks import SAMPLES, Network
 from tools.bench.record import Bench, Column
 
+_MAXRSS = 1 if sys.platform == "darwin" else 1024
+"""Bytes of what the system counts memory in."""
+
 LARGE = (320, 320)
 """Size at which memory is measured too, of networks that take any size."""
 
@@ -117,7 +120,7 @@ def measure(network: Network, rounds: int) -> dict[str, Any]:
         "samples": len(sweep.samples),
         "rounds": rounds,
         "first_s": time.perf_counter() - started,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS,
     }
     if rounds:
         forwards = clock.forwards(clock.session(network.model), sweep.samples)
