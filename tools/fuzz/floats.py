@@ -69,8 +69,14 @@ def against_oracle(case: Case, rows: Sequence[Arrays]) -> list[Difference]:
         right = oracle.reference(case.content, case.samples)
     except oracle.Refused:
         return found
-    if _differences(case, rows, right):
-        return found
+    # The evaluator rounds too, in other places: each sample agrees with one of the two.
+    for i in range(len(rows)):
+        alone = dataclasses.replace(case, samples=case.samples[i : i + 1])
+        if all(
+            _differences(alone, rows[i : i + 1], expected[i : i + 1])
+            for expected in (case.expected, right)
+        ):
+            return found
     return [dataclasses.replace(one, explained=reason.name) for one in found]
 
 

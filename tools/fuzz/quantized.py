@@ -311,8 +311,8 @@ def _fake_quantized(plan: Plan, held: Table, tensors: Arrays) -> dict[str, np.nd
     All of them at once, in blocks of one length: the function works element by element, and so
     one compilation serves every graph.
     """
-    if not tensors:
-        return {}
+    if not any(a.size for a in tensors.values()):
+        return dict(tensors)
     indices = np.repeat([plan.index[n] for n in tensors], [a.size for a in tensors.values()])
     places = np.asarray(plan.offsets)[indices]
     columns = [
