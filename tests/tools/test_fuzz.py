@@ -202,3 +202,30 @@ def test_a_quantizer_without_a_number_is_explained() -> None:
     assert found
     assert {one.explained for one in found} == {reasons.NO_NUMBER}
     assert all("nan" in one.what for one in found)
+
+
+def _judged(g: Graph, *samples: Any) -> list[Finding]:
+    proto = onnx.shape_inference.infer_shapes(g.proto())
+    (name,) = (one.name for one in proto.graph.input)
+    feeds = [{name: np.float32(sample)} for sample in samples]
+    expected = oracle.onnxruntime(proto.SerializeToString(), feeds)
+    case = graphs.Case(name="one", model=proto, samples=feeds, expected=expected)
+    return judge([case]).findings
+
+
+@pytest.mark.slow
+def test_each_sample_agrees_with_one_of_the_oracles() -> None:
+    g = Graph(13)
+    x = g.input("x", (1, 1, 2, 2))
+    g.output(g.add("MeanVarianceNormalization", x, axes=[0, 1, 2]))
+    # Nearly equal numbers, where ONNX's evaluator rounds; equal ones, where onnxruntime has NaN.
+    near, equal = [[[[-2.084163, -2.7], [-2.1780262, 2.7]]]], [[[[-0.055, 0], [0, 0]]]]
+    found = _judged(g, near, equal)
+    assert found
+    assert all(one.explained for one in found)
+
+
+def test_the_one_of_an_exponential_hides_what_is_smaller() -> None:
+    g = Graph(13)
+    g.output(g.add("Selu", g.input("x", (1, 1))))
+    assert not _judged(g, [[-2e-18]], [[-3e-9]])
