@@ -19,10 +19,14 @@ _under_way: set[Path] = set()
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it on success.
 
     A failure of any kind (full disk, exception, signal) leaves ``path`` as it was.
+
+    Args:
+      path: What is written.
+      durable: Wait until the disk has it, so that it outlives a loss of power too.
 
     Raises:
       StorageError: The operating system refused to write.
@@ -39,8 +43,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     _under_way.add(temporary)
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         # mkstemp makes private files; results are as readable as any other file of the user.
         umask = os.umask(0)
         os.umask(umask)
@@ -60,9 +65,9 @@ def discard() -> None:
             temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
-    with atomic_path(path) as temporary:
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a file atomically, see `atomic_path`."""
+    with atomic_path(path, durable=durable) as temporary:
         temporary.write_bytes(content)
 
 

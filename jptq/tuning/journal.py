@@ -22,6 +22,10 @@ _log = logging.getLogger(__name__)
 _DIGITS = 64
 """Of a checksum, at the end of a file of arrays."""
 
+_DURABLE = False
+"""A record that a loss of power tears fails its checksum and is found anew: no need to wait for
+the disk after each of them."""
+
 _CHANGED = "its content is not what was written, its checksum says"
 
 
@@ -59,7 +63,8 @@ class Journal:
         """Keep a finding."""
         path = self._path(kind, key, "json")
         if path is not None:
-            files.write_json(path, {"sha256": _of_json(content), "content": content})
+            record = files.json_text({"sha256": _of_json(content), "content": content})
+            files.write_bytes(path, record.encode(), durable=_DURABLE)
 
     def load_arrays(self, kind: str, *key: str) -> dict[str, np.ndarray] | None:
         """Return arrays by name, or None if there are none that can be read."""
@@ -87,7 +92,7 @@ class Journal:
             buffer = io.BytesIO()
             np.savez(buffer, **arrays)  # type: ignore[arg-type]
             whole = buffer.getvalue()
-            files.write_bytes(path, whole + files.digest(whole).encode())
+            files.write_bytes(path, whole + files.digest(whole).encode(), durable=_DURABLE)
 
     def _path(self, kind: str, key: tuple[str, ...], suffix: str) -> Path | None:
         if self.folder is None:
