@@ -116,7 +116,7 @@ def judge(cases: Sequence[Case], *, everything: bool = False) -> Verdict:
 
 def _explain_rounding(verdict: Verdict, taken_apart: set[str]) -> None:
     """Explain ends of networks that differ a little where no unit of them does."""
-    wrong = {finding.case.name for finding in verdict.findings if finding.kind == "quantized"}
+    wrong = {f.case.name for f in verdict.findings if f.kind == "quantized" and not f.explained}
     for i, one in enumerate(verdict.findings):
         name = one.case.name
         small = one.distance <= reasons.MOST_ROUNDING
