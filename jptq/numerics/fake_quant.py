@@ -27,7 +27,7 @@ def quantize(x: Array, scale: Array, offset: Array, lower: Array, upper: Array) 
       lower: Least integer.
       upper: Largest integer.
     """
-    return _limited(lax.add(_steps(x, scale), _spread(offset, x)), lower, upper)
+    return _limited(_place(x, scale, offset), lower, upper)
 
 
 def on_grid(constant: np.ndarray, grid: Affine, axis: int | None) -> np.ndarray:
@@ -95,6 +95,20 @@ def _steps(x: Array, scale: Array) -> Array:
     return lax.round(lax.div(x, divisor), _TO_EVEN)
 
 
+def _place(x: Array, scale: Array, offset: Array) -> Array:
+    """Return the integers that stand for ``x``, within the range or beyond."""
+    return lax.add(_steps(x, scale), _spread(offset, x))
+
+
+def _quantized(
+    x: Array, place: Array, scale: Array, offset: Array, lower: Array, upper: Array
+) -> Array:
+    """Return ``Q(x)``: on a grid, or as float16 where the grid has no integers."""
+    integers = _limited(place, lower, upper)
+    on_grid = lax.mul(lax.sub(integers, _spread(offset, x)), _spread(scale, x))
+    return lax.select(_spread(lower < upper, x), on_grid, half(x))
+
+
 def _limited(x: Array, lower: Array, upper: Array) -> Array:
     """Return ``x`` between two values; NaN stays NaN."""
     return lax.min(_spread(upper, x), lax.max(_spread(lower, x), x))
@@ -125,20 +139,17 @@ def fake_quant(
 
     Source: Bengio et al. 2013, arXiv:1308.3432 (straight-through estimator); design 4.
     """
-    integers = quantize(x, scale, offset, lower, upper)
-    on_grid = lax.mul(lax.sub(integers, _spread(offset, x)), _spread(scale, x))
-    kept = lax.select(_spread(lower < upper, x), on_grid, half(x))
-    return lax.select(_spread(gate > 0, x), kept, x)
+    q = _quantized(x, _place(x, scale, offset), scale, offset, lower, upper)
+    return lax.select(_spread(gate > 0, x), q, x)
 
 
 @fake_quant.defjvp
 def _fake_quant_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
     x, scale, offset, lower, upper, gate = primals
     dx, _, _, _, _, dgate = tangents
-    steps = _steps(x, scale) + offset
-    integers = lower < upper
-    inside = jnp.where(integers, (steps >= lower) & (steps <= upper), jnp.abs(x) <= _LARGEST_HALF)
-    on_grid = (jnp.clip(steps, lower, upper) - offset) * scale
-    on_grid = jnp.where(integers, on_grid, half(x))
+    place = _place(x, scale, offset)
+    q = _quantized(x, place, scale, offset, lower, upper)
+    on_grid = (place >= lower) & (place <= upper)
+    inside = jnp.where(lower < upper, on_grid, jnp.abs(x) <= _LARGEST_HALF)
     slope = ((gate <= 0) | inside).astype(x.dtype)
-    return jnp.where(gate > 0, on_grid, x), slope * dx + dgate * (on_grid - x)
+    return lax.select(_spread(gate > 0, x), q, x), slope * dx + dgate * (q - x)
