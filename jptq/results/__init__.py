@@ -3,6 +3,7 @@
 from jptq.results.agreement import Agreement, OutputAgreement
 from jptq.results.allocation import Allocation, Status
 from jptq.results.evaluation import Comparison, Evaluation, Lost, OutputError, Spread
+from jptq.results.fit import Fit, LayerFit
 from jptq.results.latency import Boundary, LatencyTable, NodeTime
 from jptq.results.ranges import Excess, IntegerRanges
 from jptq.results.report import Goal, Outcome, Raised, Report
@@ -15,9 +16,11 @@ __all__ = [
     "Comparison",
     "Evaluation",
     "Excess",
+    "Fit",
     "Goal",
     "IntegerRanges",
     "LatencyTable",
+    "LayerFit",
     "Lost",
     "NodeTime",
     "Outcome",
