@@ -17,7 +17,6 @@ from jptq.errors import ConfigError, UnknownNameError
 from jptq.ir import Model, load
 from jptq.quant.calibrated import plan_of
 from jptq.quant.config import Config, load_config
-from jptq.quant.originals import original_constants
 from jptq.quant.plan import Plan
 from jptq.registry import lookup
 from jptq.results import Allocation, SensitivityTable
@@ -86,6 +85,7 @@ def calibrate(
     batching: Batching | None = None,
     measured_latency: Path | str | None = None,
     strict_integers: bool = False,
+    reference: Path | str | None = None,
     journal: Journal | None = None,
     progress: Progress = quiet,
 ) -> Prepared:
@@ -103,6 +103,8 @@ def calibrate(
       measured_latency: Per-node times of the user.
       strict_integers: Whatever is run quantized keeps biases and sums within the target's
         integers, instead of adding exactly; `integer_ranges` tells what leaves them.
+      reference: The float network of a calibrated model, where that has other constants (fitted
+        weights); ``optimized_float_model.onnx`` beside it if None.
       journal: Keeps thresholds, for resuming.
       progress: ``progress(step, done, total)``.
 
@@ -111,6 +113,13 @@ def calibrate(
     """
     times = None if measured_latency is None else Path(measured_latency)
     if not is_calibrated(load(model)):
+        if reference is not None:
+            raise ConfigError(
+                "--reference with a float model",
+                where=str(model),
+                why="a float model is what its quantized form is compared with",
+                hint="leave it out, or give a calibrated model",
+            )
         return prepare(
             Path(model),
             calibration_data,
@@ -151,6 +160,7 @@ def calibrate(
         batching=batching,
         measured_latency=times,
         strict_integers=strict_integers,
+        reference=reference,
     )
 
 
@@ -296,6 +306,6 @@ def _cut(prepared: Prepared, nodes: Sequence[str]) -> tuple[Model, Plan, Runner]
         prepared.samples[0],
         plan=plan,
         batching=prepared.runner.batching,
-        floats=original_constants(model),
+        floats={n: v for n, v in prepared.floats.items() if n in model.initializers},
     )
     return model, plan, runner

@@ -50,6 +50,7 @@ def what_if(
     batching: Batching | None = None,
     measured_latency: Path | str | None = None,
     strict_integers: bool = False,
+    reference: Path | str | None = None,
     progress: Progress = quiet,
 ) -> WhatIf:
     """Return a calibrated network that tells what changed types or thresholds do.
@@ -62,6 +63,8 @@ def what_if(
       batching: Bounds the samples of a program run and the memory that states are kept in.
       measured_latency: Per-node times of the user.
       strict_integers: Biases and sums are kept within the target's integers.
+      reference: Its float network, where its weights were fitted; ``optimized_float_model.onnx``
+        beside it if None.
       progress: ``progress(step, done, total)``.
 
     Returns:
@@ -87,5 +90,6 @@ def what_if(
         batching=batching,
         measured_latency=times,
         strict_integers=strict_integers,
+        reference=reference,
     )
     return WhatIf(prepared, scorer, progress=progress)

@@ -273,7 +273,18 @@ def parser() -> words.Parser:
                 metavar=option.name.upper(),
                 help=option.help + shown,
             )
+        add_reference(one)
     return made
+
+
+def add_reference(to: argparse.ArgumentParser) -> None:
+    """Add the one option that the vendor's programs do not have."""
+    to.add_argument(
+        "--reference",
+        metavar="FILE",
+        help="the float network of a model whose weights jptq has fitted; by default "
+        "optimized_float_model.onnx beside it",
+    )
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -285,7 +296,7 @@ def _run(arguments: Sequence[str]) -> int:
         lookup(COMMANDS, arguments[0], "sub-command")
     try:
         given = vars(reader.parse_args(words.joined(arguments)))
-        command = COMMANDS[given.pop("command")]
+        command, reference = COMMANDS[given.pop("command")], given.pop("reference")
         for option in command.options:
             if option.prompt and not given[option.name]:
                 given[option.name] = _ask(reader, option)
@@ -295,11 +306,12 @@ def _run(arguments: Sequence[str]) -> int:
     from jptq.cli import progress
     from jptq.hmct.quantizer import debugger
     from jptq.hmct.quantizer.debugger.arguments import writable
+    from jptq.hmct.quantizer.debugger.loading import compared_with
 
     function = getattr(debugger, command.function)
     if given["save_dir"] is not None:
         writable(given["save_dir"])
-    with _tables_on_stdout(), progress.bars() as shown:
+    with compared_with(reference), _tables_on_stdout(), progress.bars() as shown:
         if command.function in ("get_sensitivity_of_nodes", "runall"):
             given["progress"] = shown
         save_dir = given["save_dir"]

@@ -29,7 +29,7 @@ FLAGS = (
     "min_cosine",
     "metric",
     "output_node",
-    "reference",
+    "int16_model",
     "subgraph",
     "samples",
     *inputs.PREPARE[2:],
@@ -59,7 +59,7 @@ def run(flags: FlagValues) -> int:
             evaluator=inputs.evaluator(flags),
             bound=steps.BOUND if bound is None else bound,
             output_nodes=flags.output_node,
-            reference=_reference(flags, shown),
+            reference=_int16(flags, shown),
             subgraph=flags.subgraph,
             samples=flags.samples,
             journal=tuning.Journal(sweep.work(out), reuse=flags.resume),
@@ -82,13 +82,13 @@ def run(flags: FlagValues) -> int:
     return sweep.NOT_MET if head is not None and not head.met else 0
 
 
-def _reference(flags: FlagValues, shown: Progress) -> Prepared | None:
-    if flags.reference is None:
+def _int16(flags: FlagValues, shown: Progress) -> Prepared | None:
+    if flags.int16_model is None:
         return None
     from jptq.api import steps
 
     return steps.calibrate(
-        flags.reference, flags.calibration_data, march=flags.march, progress=shown
+        flags.int16_model, flags.calibration_data, march=flags.march, progress=shown
     )
 
 

@@ -1,16 +1,18 @@
 """Write a calibrated model as standard ONNX with QuantizeLinear and DequantizeLinear.
 
 Writes qdq_model.onnx, which onnxruntime runs as it is, without options, and
-optimized_float_model.onnx, the same network without quantizers, to --out (default:
-exported_<model>). With --check, and --calibration_data, qdq_model.onnx is run in onnxruntime where
-that is installed, in a default session and without graph optimisations, and compared with the
-quantized forward over a few samples.
+optimized_float_model.onnx, the float network that was quantized, to --out (default:
+exported_<model>); the latter not if weights were fitted and --reference is not at hand. With
+--check, and --calibration_data, qdq_model.onnx is run in onnxruntime where that is installed, in a
+default session and without graph optimisations, and compared with the quantized forward over a few
+samples.
 
 Exit codes: 0 done; 3 the file was checked and does not agree.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jptq.cli import inputs, machine, output, progress
@@ -25,6 +27,7 @@ FLAGS = (
     "model",
     "check",
     "calibration_data",
+    "reference",
     "march",
     "batch_size",
     "memory_limit",
@@ -47,6 +50,7 @@ def run(flags: FlagValues) -> int:
     from jptq.numerics.qtypes import FLOAT16
     from jptq.quant.calibrated import assignment_of
     from jptq.quant.export import to_qdq, without_quantizers
+    from jptq.tuning.reference import FLOAT_FILE, float_values
 
     model = ir.load(flags.model)
     if not any(node.is_calibration for node in model.nodes):
@@ -54,7 +58,17 @@ def run(flags: FlagValues) -> int:
             "the model has no quantizers", where=flags.model, hint="jptq calibrate makes them"
         )
     exported = to_qdq(model)
-    ir.save(ir.for_vendor(without_quantizers(model)), out / "optimized_float_model.onnx")
+    written, missing = ["qdq_model.onnx"], ""
+    try:
+        floats = float_values(model, Path(flags.model), flags.reference)
+    except ModelError as error:
+        if flags.reference is not None or flags.check:
+            raise
+        missing = f"{FLOAT_FILE} is not written: {error.what}, {error.why}. Try {error.hint}."
+    else:
+        floating = without_quantizers(model, floats=floats)
+        ir.save(ir.for_vendor(floating), out / FLOAT_FILE)
+        written.append(FLOAT_FILE)
     ir.save(exported, out / "qdq_model.onnx")
     pairs = sum(node.op == "DequantizeLinear" for node in exported.nodes)
     halves = sum(name == FLOAT16.name for name in assignment_of(model).values())
@@ -62,9 +76,11 @@ def run(flags: FlagValues) -> int:
         f"{pairs} quantizers written as QuantizeLinear and DequantizeLinear"
         + (f", {halves} as casts to float16" if halves else "")
         + f", opset {exported.opset('')}",
-        f"written to {out}: qdq_model.onnx, optimized_float_model.onnx",
+        f"written to {out}: {', '.join(written)}",
         "onnxruntime runs qdq_model.onnx as it is, without options",
     )
+    if missing:
+        output.print_paragraph(missing)
     if not flags.check:
         return 0
     found = _checked(flags)
@@ -87,6 +103,7 @@ def _checked(flags: FlagValues) -> Agreement:
             flags.model,
             flags.calibration_data,
             march=flags.march,
+            reference=flags.reference,
             batching=inputs.batching(flags),
             progress=shown,
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jptq import __version__
 from jptq.cli import machine, words
+from jptq.cli.debugger import add_reference
 from jptq.cli.main import entry as run_program
 from jptq.cli.main import guarded
 from jptq.cli.output import print_text
@@ -43,6 +44,7 @@ def parser() -> words.Parser:
         help="a sample of an input, an .npy file; repeat it in the order of the inputs. "
         "A folder stands for its first sample. Without it the sample is random",
     )
+    add_reference(made)
     made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     return made
 
@@ -54,6 +56,7 @@ def _run(arguments: Sequence[str]) -> int:
         return int(ended.code or 0)
     machine.settle(None, None)
     from jptq.hmct.quantizer.debugger.info import model_info
+    from jptq.hmct.quantizer.debugger.loading import compared_with
     from jptq.report import distance_table
     from jptq.report.vendor_tables import node_table
 
@@ -64,6 +67,7 @@ def _run(arguments: Sequence[str]) -> int:
             "the similarities mean nothing: the sample is random, give one with -c"
         )
     sys.stdout.flush()
-    found = model_info(given.model, given.calibration_data)
+    with compared_with(given.reference):
+        found = model_info(given.model, given.calibration_data)
     print_text(_PREFIX + node_table(found.nodes), _PREFIX + distance_table(found.outputs))
     return 0

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PREPARE = (
     "model",
     "calibration_data",
+    "reference",
     "input_shape",
     "input_value",
     "march",
@@ -58,6 +59,7 @@ def prepared(flags: FlagValues, progress: Progress, *, folder: Path | None = Non
         input_values=values(flags.input_value),
         measured_latency=flags.latency_table if "latency_table" in flags else None,
         strict_integers=flags.strict_integers,
+        reference=flags.reference,
         journal=Journal(folder, reuse="resume" not in flags or flags.resume),
         progress=progress,
         batching=batching(flags),

@@ -189,6 +189,11 @@ VOCABULARY: dict[str, Flag] = {
         default=False,
     ),
     "reference": Flag(
+        help="The float network that a calibrated model with fitted weights is compared with. By "
+        "default optimized_float_model.onnx beside the model, where the model was made of it.",
+        shown="FILE",
+    ),
+    "int16_model": Flag(
         help="The calibrated model whose INT16 reached the goal, if it was calibrated apart: its "
         "thresholds are compared.",
         shown="FILE",

@@ -26,6 +26,7 @@ FLAGS = (
     "model",
     "calibration_data",
     "change",
+    "reference",
     "evaluator",
     "march",
     "strict_integers",
@@ -61,6 +62,7 @@ def run(flags: FlagValues) -> int:
             batching=inputs.batching(flags),
             measured_latency=flags.latency_table,
             strict_integers=flags.strict_integers,
+            reference=flags.reference,
             progress=shown,
         )
         answer = ask(requests)

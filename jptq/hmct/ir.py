@@ -99,4 +99,6 @@ def extract_submodel(
         for name in output_names
     )
     # Refuses what reads a tensor that is neither an input nor computed from one.
-    return OnnxModel(ir.with_nodes(dataclasses.replace(part, outputs=outputs), part.nodes))
+    found_part = OnnxModel(ir.with_nodes(dataclasses.replace(part, outputs=outputs), part.nodes))
+    found_part.source = whole.source
+    return found_part

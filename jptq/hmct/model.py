@@ -28,12 +28,21 @@ class OnnxModel:
     Args:
       model: A file, its content, an ``onnx.ModelProto``, or another model, which is copied.
 
+    Attributes:
+      graph: What it computes.
+      source: The file that it was read from; None of a model in memory.
+
     Raises:
       ModelError: It is not a readable ONNX model.
     """
 
     def __init__(self, model: AnyModel) -> None:
         self.graph = OnnxGraph(frozen_model(model))
+        self.source: Path | None = None
+        if isinstance(model, OnnxModel):
+            self.source = model.source
+        elif isinstance(model, str | Path):
+            self.source = Path(model)
 
     def __deepcopy__(self, memo: object) -> OnnxModel:
         return OnnxModel(self)

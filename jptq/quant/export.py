@@ -16,7 +16,7 @@ too (design 6). For that a `GUARD` stands behind every pair. Without it, onnxrun
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from jptq.numerics.affine import affine
 from jptq.numerics.fake_quant import on_grid
 from jptq.numerics.qtypes import FLOAT16, INT16, QType, qtype
 from jptq.quant.attributes import OFF, ON, attributes_of
-from jptq.quant.originals import restored
+from jptq.quant.originals import absent_constants, constant_digest, restored
 
 GUARD = "Max"
 """The operator behind a DequantizeLinear: of one input, it is that input.
@@ -111,12 +111,15 @@ def opset_needed(model: Model) -> int:
     return max(needed)
 
 
-def without_quantizers(model: Model, *, idle: bool = False) -> Model:
-    """Return the float model under a calibrated one, with the biases that it had.
+def without_quantizers(
+    model: Model, *, idle: bool = False, floats: Mapping[str, np.ndarray] | None = None
+) -> Model:
+    """Return the float model under a calibrated one, with the constants that it had.
 
     Args:
       model: With quantizers.
       idle: Take away only those that pass their tensor as it is, and leave all constants.
+      floats: Values of the constants that the model has only digests of (`originals.restored`).
     """
     bypass: dict[str, str] = {}
     nodes = []
@@ -129,15 +132,22 @@ def without_quantizers(model: Model, *, idle: bool = False) -> Model:
             source = node.inputs[0]
             bypass[node.outputs[0]] = bypass.get(source, source)
     bare = rename(dataclasses.replace(model, nodes=tuple(nodes)), bypass)
-    return bare if idle else restored(bare)
+    return bare if idle else restored(bare, floats)
 
 
 def network_digest(model: Model) -> str:
-    """Return the digest of the float network under a model, calibrated or not."""
+    """Return the digest of the float network under a model, calibrated or not.
+
+    Constants count by their digests, so that it is known of a model too that holds others.
+    """
     bare = without_quantizers(model)
+    absent = absent_constants(model)
+    digests = {n: absent.get(n) or constant_digest(v) for n, v in bare.initializers.items()}
+    constants = {n: np.frombuffer(bytes.fromhex(one), np.uint8) for n, one in digests.items()}
     # Shapes of outputs follow from the rest; not every model says them.
     outputs = tuple(dataclasses.replace(tensor, shape=None) for tensor in bare.outputs)
-    return files.digest(ir.to_bytes(dataclasses.replace(bare, metadata={}, outputs=outputs)))
+    nodes = dataclasses.replace(bare, initializers=constants, metadata={}, outputs=outputs)
+    return files.digest(ir.to_bytes(nodes))
 
 
 def _active(node: Node) -> bool:

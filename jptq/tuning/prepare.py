@@ -35,7 +35,7 @@ from jptq.quant.calibrated import (
 from jptq.quant.compensate import compensate, compensations
 from jptq.quant.config import Activation, Config, load_config
 from jptq.quant.export import network_digest
-from jptq.quant.originals import original_constants, with_originals
+from jptq.quant.originals import float_constants, with_originals
 from jptq.quant.pairs import Pair, pairs_of
 from jptq.quant.placement import place
 from jptq.quant.plan import Plan
@@ -119,6 +119,11 @@ class Prepared:
     runner: Runner
     digest: str
     remarks: tuple[str, ...] = ()
+
+    @cached_property
+    def floats(self) -> Mapping[str, np.ndarray]:
+        """Float values of the constants that the calibrated network has others of."""
+        return float_constants(self.calibrated, self.floating)
 
     @cached_property
     def thresholds(self) -> Thresholds:
@@ -367,7 +372,7 @@ def assembled(
         samples[0],
         plan=plan,
         batching=batching,
-        floats=original_constants(calibrated),
+        floats=float_constants(calibrated, floating),
     )
     times = dataclasses.replace(
         latency.model_latency(calibrated, plan, runner.program.shapes, target),

@@ -13,7 +13,6 @@ from jptq import files
 from jptq.engine import Runner, TableQuantizer
 from jptq.engine.program import Step
 from jptq.quant.assign import Assignment, Table
-from jptq.quant.originals import original_constants
 from jptq.quant.plan import Sum
 from jptq.results import Evaluation
 from jptq.results.ranges import BIAS, PARTS, SUM, Excess, IntegerRanges
@@ -78,7 +77,7 @@ def kept_inside(prepared: Prepared) -> Prepared:
         prepared.samples[0],
         plan=plan,
         batching=prepared.runner.batching,
-        floats=original_constants(prepared.calibrated),
+        floats=prepared.floats,
     )
     digest = files.digest(prepared.digest, "within integers")
     return dataclasses.replace(prepared, plan=plan, runner=runner, digest=digest)

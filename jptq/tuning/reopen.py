@@ -13,9 +13,11 @@ from jptq.quant.attributes import with_sound_quantizers
 from jptq.quant.calibrated import plan_of, with_assignment
 from jptq.quant.config import Config
 from jptq.quant.export import without_quantizers
+from jptq.quant.originals import with_originals
 from jptq.quant.resolve import resolve
 from jptq.targets import load_target
 from jptq.tuning.prepare import METHOD, UNKNOWN_METHOD, MakeRunner, Prepared, assembled
+from jptq.tuning.reference import float_values
 from jptq.tuning.source import is_calibrated, samples_of
 
 
@@ -28,6 +30,7 @@ def from_calibrated(
     batching: Batching | None = None,
     measured_latency: Path | None = None,
     strict_integers: bool = False,
+    reference: Path | str | None = None,
 ) -> Prepared:
     """Take up a calibrated model: thresholds and types are those in the file.
 
@@ -39,9 +42,10 @@ def from_calibrated(
       batching: Bounds the samples of a program run.
       measured_latency: The user's per-node times (CSV or JSON).
       strict_integers: Sums and biases are kept within the target's integers.
+      reference: Its float network, see `float_values`.
 
     Raises:
-      ModelError: The file cannot be read or has no quantizers.
+      ModelError: The file cannot be read or has no quantizers, or its float network is not at hand.
       DataError: The samples do not fit it.
     """
     model = ir.load(path)
@@ -54,6 +58,7 @@ def from_calibrated(
         batching=batching,
         measured_latency=measured_latency,
         strict_integers=strict_integers,
+        reference=reference,
     )
 
 
@@ -67,13 +72,14 @@ def take_up(
     batching: Batching | None = None,
     measured_latency: Path | None = None,
     strict_integers: bool = False,
+    reference: Path | str | None = None,
     make: MakeRunner = Runner,
 ) -> Prepared:
     """Take up a calibrated model in memory, as `from_calibrated` does with a file.
 
-    The float network is the one that was given, also where biases have been corrected
-    (`jptq.quant.originals`); a model of another tool that does not say what they were counts as
-    it is.
+    The float network is the one that was given, also where weights were fitted or biases
+    corrected (`jptq.quant.originals`); a model of another tool that does not say what they were
+    counts as it is, unless there is a `reference`.
 
     Args:
       model: A calibrated model; its input shapes become those of the first sample.
@@ -84,16 +90,19 @@ def take_up(
       batching: Bounds the samples of a program run.
       measured_latency: The user's per-node times (CSV or JSON).
       strict_integers: Sums and biases are kept within the target's integers.
+      reference: Its float network; looked for beside `where` if it is needed (`float_values`).
       make: Gives the runner; one that exists if it fits.
 
     Raises:
-      ModelError: The model has no quantizers.
+      ModelError: The model has no quantizers, or its float network is not at hand.
     """
     if not is_calibrated(model):
         raise ModelError(
             "the model has no quantizers", where=str(where), hint="jptq calibrate makes them"
         )
     model = with_sound_quantizers(model)
+    floats = float_values(model, where, reference)
+    model = with_originals(model, floats)
     model = ir.fix_inputs(model, {name: value.shape for name, value in samples[0].items()})
     target = load_target(march)
     if config is not None:
@@ -103,7 +112,7 @@ def take_up(
         where,
         target,
         config or Config(),
-        without_quantizers(model),
+        without_quantizers(model, floats=floats),
         model,
         samples,
         method=model.metadata.get(METHOD, UNKNOWN_METHOD),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jptq.hmct.quantizer.debugger.acc_error import plot_acc_error
     from jptq.hmct.quantizer.debugger.channels import get_channelwise_data_distribution
     from jptq.hmct.quantizer.debugger.distribution import plot_distribution
+    from jptq.hmct.quantizer.debugger.loading import compared_with
     from jptq.hmct.quantizer.debugger.partial import sensitivity_analysis
     from jptq.hmct.quantizer.debugger.run_all import runall
     from jptq.hmct.quantizer.debugger.samples import select_sensitive_samples
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "compared_with",
     "get_calibration_nodes_stat_info",
     "get_channelwise_data_distribution",
     "get_sensitivity_of_nodes",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "compared_with": "loading",
     "get_calibration_nodes_stat_info": "tensors",
     "get_channelwise_data_distribution": "channels",
     "get_sensitivity_of_nodes": "sensitivity",

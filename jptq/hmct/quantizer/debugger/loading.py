@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -91,7 +93,40 @@ def loaded(
     march = march or model.metadata.get(MARCH, DEFAULT_MARCH)
     if output_node is not None:
         model = _up_to(model, output_node)
-    return take_up(model, samples, where=where, march=march, make=engines().runner)
+    return take_up(
+        model,
+        samples,
+        where=where,
+        march=march,
+        reference=_reference.get(),
+        make=engines().runner,
+    )
+
+
+_reference: ContextVar[Path | None] = ContextVar("reference", default=None)
+
+
+@contextmanager
+def compared_with(reference: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Name the float network of the calibrated models that are looked at inside.
+
+    Only models whose weights were fitted need one, and only where ``optimized_float_model.onnx``
+    does not lie beside them; of a model in memory, in the working folder.
+
+    Args:
+      reference: Its file; None changes nothing.
+
+    Example::
+
+        with compared_with("tuned/optimized_float_model.onnx"):
+            get_sensitivity_of_nodes(model, calibrated_data="calibration_data")
+    """
+    token = None if reference is None else _reference.set(Path(reference))
+    try:
+        yield
+    finally:
+        if token is not None:
+            _reference.reset(token)
 
 
 def missing(name: str, known: Sequence[str], model: Model | None = None) -> ArgumentError:
@@ -127,8 +162,10 @@ def calibrated_of(given: ModelOrFile) -> tuple[Model, Path]:
 
 def model_of(given: ModelOrFile) -> tuple[Model, Path]:
     """Return a model and its file, or what stands for it."""
-    if isinstance(given, Model | OnnxModel):
-        return given.freeze() if isinstance(given, OnnxModel) else given, Path(_IN_MEMORY)
+    if isinstance(given, OnnxModel):
+        return given.freeze(), given.source or Path(_IN_MEMORY)
+    if isinstance(given, Model):
+        return given, Path(_IN_MEMORY)
     if isinstance(given, bytes):
         return ir.from_bytes(given), Path(_IN_MEMORY)
     if isinstance(given, str | os.PathLike):
