@@ -30,7 +30,7 @@ from jptq.quant.calibrated import with_assignment
 from jptq.quant.export import to_qdq
 from jptq.quant.plan import FEATURE
 from jptq.results import Agreement, OutputAgreement
-from jptq.tuning.measure import comparable
+from jptq.tuning.compared import comparable
 from jptq.tuning.prepare import Prepared, Progress, quiet
 
 SAMPLES = 4

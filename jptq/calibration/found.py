@@ -9,6 +9,7 @@ import numpy as np
 
 from jptq.ir.model import Model
 from jptq.quant.calibrated import with_thresholds
+from jptq.results import MethodTrial
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,12 @@ class Calibrated:
       axes: Channel axis of features with a threshold per channel.
       types: Features that the layerwise search raised, and to what.
       samples: Number of samples.
-      trials: The methods that were compared, in the order tried; none if there was no choice.
+      trials: The methods that the documented search compared, in the order tried; none if there
+        was no choice, or another one.
+      compared: The methods that were compared by what several samples lose (`choice`).
+      rivals: By the other methods of `compared`.
+      clipped: Largest value of a feature over its threshold, of the feature where this is largest.
+      clips: The tensor of that feature; empty if nothing is clipped.
       merged: What the layerwise search did, worst feature first.
     """
 
@@ -65,6 +71,10 @@ class Calibrated:
     types: Mapping[str, str] = dataclasses.field(default_factory=dict)
     samples: int = 0
     trials: tuple[Trial, ...] = ()
+    compared: tuple[MethodTrial, ...] = ()
+    rivals: tuple[Calibrated, ...] = ()
+    clipped: float = 1.0
+    clips: str = ""
     merged: tuple[Merged, ...] = ()
 
     def write(self, model: Model) -> Model:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
 from jptq.calibration import layerwise as layerwise_search
 from jptq.calibration.calibrators import CALIBRATORS
+from jptq.calibration.choice import Panel, choose
 from jptq.calibration.collect import BATCH, Run, channelwise, collect, observed
 from jptq.calibration.found import Calibrated, Trial
 from jptq.calibration.method import CARRIED, FIXED, RANDOM, Method, candidates
@@ -44,6 +45,7 @@ def calibrate(
     modelwise: ModelwiseSearch | None = None,
     layerwise: LayerwiseSearch | None = None,
     scorer: Scorer | None = None,
+    panel: Panel | None = None,
     batch_size: int = BATCH,
     enough: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] | None = None,
@@ -60,7 +62,10 @@ def calibrate(
       modelwise: How several methods are compared: the best one, the first among equals, is taken.
       layerwise: Also give the most sensitive features a method of their own; ``mix`` asks for
         that with its defaults.
-      scorer: Runs what was found. Needed if there are several methods.
+      scorer: Runs what was found, on one sample: the documented search. Needed if there are
+        several methods.
+      panel: Runs what was found on several samples: with it methods are chosen by `choice`,
+        unless `modelwise` or `layerwise` asks for the documented search.
       batch_size: Samples per run; the result does not depend on it.
       enough: Tells, between two methods, that no further one is to be compared.
       progress: Called with the samples done and their number.
@@ -73,7 +78,7 @@ def calibrate(
     """
     if len(samples) == 0:
         raise DataError("there are no samples to calibrate with")
-    activation, modelwise = activation or Activation(), modelwise or ModelwiseSearch()
+    activation, documented = activation or Activation(), modelwise or ModelwiseSearch()
     if activation.calibration_type == (layerwise_search.METHOD,):
         layerwise = layerwise or LayerwiseSearch()
     methods = candidates(activation, layerwise=layerwise is not None)
@@ -116,8 +121,10 @@ def calibrate(
 
     def found(method: Method) -> Calibrated:
         features = feature_thresholds(statistics, method, ties, splittable)
+        clips = plan.calibration(features.clips).tensor if features.clips else ""
         return dataclasses.replace(
             features,
+            clips=clips,
             thresholds={**constants, **features.thresholds},
             samples=len(samples),
         )
@@ -126,9 +133,40 @@ def calibrate(
         _logger.info("Run calibration model with %s method.", methods[0].tag)
         return found(methods[0])
     _logger.info("Run calibration model with modelwise search method.")
+    if panel is not None and modelwise is None and layerwise is None:
+
+        def mixed() -> Calibrated:
+            return _mixed(
+                candidates(activation, layerwise=True),
+                found,
+                scorer,
+                documented,
+                LayerwiseSearch(),
+                names,
+                ties,
+                enough,
+            )
+
+        # The statistics are those that `mix` needs where nothing was said, and only there.
+        silent = activation == Activation()
+        return choose(methods, found, panel, mixed=mixed if silent else None, enough=enough)
+    if layerwise is not None:
+        return _mixed(methods, found, scorer, documented, layerwise, names, ties, enough)
+    return _best(methods, found, scorer, documented, enough)[0]
+
+
+def _mixed(
+    methods: Collection[Method],
+    found: Callable[[Method], Calibrated],
+    scorer: Scorer,
+    modelwise: ModelwiseSearch,
+    layerwise: LayerwiseSearch,
+    names: Sequence[str],
+    ties: Collection[tuple[str, ...]],
+    enough: Callable[[], bool],
+) -> Calibrated:
+    """Return the best method with others for the features that lose most by it."""
     best, tried = _best(methods, found, scorer, modelwise, enough)
-    if layerwise is None:
-        return best
     others = [one for one in tried if one.method != best.method]
     return layerwise_search.refine(best, others, names, ties, scorer, layerwise)
 
@@ -244,6 +282,9 @@ def feature_thresholds(
       ties: Groups that share the largest of their thresholds, or the union of their ranges.
       splittable: Those that take a threshold per channel if the method is per channel.
 
+    Returns:
+      Thresholds; `Calibrated.clips` is the calibration.
+
     Raises:
       DataError: A tensor holds NaN.
     """
@@ -263,12 +304,15 @@ def feature_thresholds(
         for name in members:
             single[name], low[name], high[name] = joint
     thresholds, asymmetric, axes = {}, set(), {}
+    clipped, clips = 1.0, ""
     for name, known in statistics.items():
         if method.per_channel and name in splittable and known.channels is not None:
             thresholds[name] = clean_thresholds(known.channels, where=name)
             axes[name] = 1
             continue
         values = clean_thresholds(np.asarray([single[name]], np.float32), where=name)
+        if known.largest > clipped * float(values[0]):
+            clipped, clips = known.largest / float(values[0]), name
         if method.asymmetric and low[name] < 0:
             limit = values[0]
             values = np.asarray([max(low[name], -limit), min(high[name], limit)], np.float32)
@@ -279,4 +323,6 @@ def feature_thresholds(
         method=method.tag,
         asymmetric=frozenset(asymmetric),
         axes=axes,
+        clipped=clipped,
+        clips=clips,
     )

@@ -159,7 +159,14 @@ def build_model(
         source, samples = Path(folder) / "model.onnx", Path(folder) / "samples"
         ir.save(rewritten(original), source)
         _write_samples(original, data, samples)
-        network = prepare(source, samples, march=target, quant_config=config, progress=_log_stages)
+        network = prepare(
+            source,
+            samples,
+            march=target,
+            quant_config=config,
+            documented_search=True,
+            progress=_log_stages,
+        )
         for line in enabled(network.method):
             _log.info("%s", line)
         if check_mode:

@@ -212,6 +212,10 @@ class Config:
             nodes[name] = dataclasses.replace(entry, inputs={**entry.inputs, index: EC})
         return dataclasses.replace(self, nodes=nodes)
 
+    def calibrated_by(self, activation: Activation) -> Config:
+        """Return the configuration with other calibration settings, and without a search."""
+        return dataclasses.replace(self, activation=activation, modelwise=None, layerwise=None)
+
     def typing(self, nodes: Iterable[str], qtype: str) -> Config:
         """Return the configuration in which some nodes have a type."""
         types = dict(self.nodes)

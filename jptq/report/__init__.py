@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jptq.errors import printable
 from jptq.report import curves, markdown
-from jptq.report.terminal import Table, agreement, tables
+from jptq.report.table import Table
+from jptq.report.terminal import agreement, tables
 from jptq.report.text import (
     distance_table,
     info_table,

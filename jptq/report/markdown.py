@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from jptq.errors import printable
-from jptq.report import terminal, text, wording
-from jptq.report.terminal import RIGHT, Align
+from jptq.report import methods, terminal, text, wording
+from jptq.report.markup import code, plain, table
+from jptq.report.table import RIGHT
 from jptq.results import OutputError, Report, Spread
 
 HEAD = 20
@@ -33,6 +33,7 @@ def render(report: Report) -> str:
         _exported(report),
         _raised(report),
         _outputs(report),
+        methods.section(report),
         _tried(report),
         _ranking(report),
         _latency(report),
@@ -80,12 +81,12 @@ def _answer(report: Report) -> list[str]:
             )
         )
     blocks = [
-        f"# {_plain(report.model)} on {_plain(report.march)}",
+        f"# {plain(report.model)} on {plain(report.march)}",
         f"**{report.outcome.verdict}** {report.headline}",
     ]
     if rows:
         header = ("goal", "asked for", "reached", "")
-        blocks.append(_table(header, rows, ("left", "right", "right", "left")))
+        blocks.append(table(header, rows, ("left", "right", "right", "left")))
     return blocks
 
 
@@ -95,7 +96,7 @@ def _reachable(report: Report) -> list[str]:
     known = {step.name: step for step in (report.int8, report.int16, report.final, *report.steps)}
     rows = [
         (
-            _code(name),
+            code(name),
             wording.quality(known[name]),
             wording.micros(known[name].time_us),
             f"{100 * known[name].macs_int16:.1f} %",
@@ -107,7 +108,7 @@ def _reachable(report: Report) -> list[str]:
         "## Nearest reachable points",
         "Nothing that was run meets the whole goal. These come nearest; one of them is reached by "
         "relaxing the score or the budget to what it shows.",
-        _table(
+        table(
             (
                 "configuration",
                 f"{wording.quality_name(report)} (measured)",
@@ -122,10 +123,10 @@ def _reachable(report: Report) -> list[str]:
 
 
 def _compared(report: Report) -> list[str]:
-    table = terminal.compared(report)
+    side = terminal.compared(report)
     blocks = [
         "## What it costs, what it brings",
-        _table(table.header, [(_plain(row[0]), *row[1:]) for row in table.rows], table.align),
+        table(side.header, [(plain(row[0]), *row[1:]) for row in side.rows], side.align),
         "All-INT16 is what the target allows: operands that it only "
         f"has as INT8 stay so. Latencies are {_trust(report)}.",
     ]
@@ -176,7 +177,7 @@ def _use(report: Report) -> list[str]:
 def _exported(report: Report) -> list[str]:
     if report.agreement is None:
         return []
-    return ["## In onnxruntime", _plain(report.agreement.sentence)]
+    return ["## In onnxruntime", plain(report.agreement.sentence)]
 
 
 def _raised(report: Report) -> list[str]:
@@ -185,12 +186,12 @@ def _raised(report: Report) -> list[str]:
     rows = [
         (
             wording.rank(report, node),
-            _code(node.node),
-            _plain(node.op),
+            code(node.node),
+            plain(node.op),
             node.candidate,
             wording.error(node.error_int8),
             wording.cost(node.cost_us),
-            _plain(node.why),
+            plain(node.why),
         )
         for node in report.raised
     ]
@@ -201,7 +202,7 @@ def _raised(report: Report) -> list[str]:
         f"{total}, of {len(report.latency.nodes)} nodes. The error is the mean squared error at "
         f"the outputs with only this node quantized, as INT8 ({wording.origin(report)}); rank 1 "
         f"is the worst node; the latency that raising adds is {report.latency.origin}.",
-        _table(
+        table(
             ("rank", "node", "operator", "runs as", "own error", "adds, µs", "why"),
             rows,
             ("right", "left", "left", "left", "right", "right", "left"),
@@ -221,13 +222,13 @@ def _outputs(report: Report) -> list[str]:
     for index in range(len(shown[0][1].outputs)):
         for name, comparison in shown:
             error = comparison.outputs[index]
-            rows.append((_code(error.output), name, *_spreads(error)))
+            rows.append((code(error.output), name, *_spreads(error)))
     return [
         "## Outputs",
         f"Against the float model over {shown[-1][1].samples} samples, measured: min / mean / max. "
         "L1 is the mean absolute, L2 the mean squared, Chebyshev the largest difference, in the "
         "output's unit.",
-        _table(
+        table(
             ("output", "configuration", "cosine", "L1", "L2", "Chebyshev"),
             rows,
             ("left", "left", "right", "right", "right", "right"),
@@ -251,7 +252,7 @@ def _tried(report: Report) -> list[str]:
     front = {step.name for step in report.pareto}
     rows = [
         (
-            _code(step.name),
+            code(step.name),
             *(wording.scored(step, task) for task in report.floating.scores),
             wording.min_cosine(step),
             wording.error(step.predicted_error),
@@ -263,13 +264,13 @@ def _tried(report: Report) -> list[str]:
         )
         for step in report.steps
     ]
-    scores = tuple(f"{_plain(task)} (measured)" for task in report.floating.scores)
+    scores = tuple(f"{plain(task)} (measured)" for task in report.floating.scores)
     return [
         "## What was tried",
         f"{len(report.steps)} configurations, in order, each really run. The measured error is "
         "the mean squared error, averaged over samples and outputs; the predicted one is what "
         "the search had expected of it. Front: nothing that was run is both better and faster.",
-        _table(
+        table(
             (
                 "step",
                 *scores,
@@ -288,40 +289,40 @@ def _tried(report: Report) -> list[str]:
 
 
 def _ranking(report: Report) -> list[str]:
-    table = report.sensitivity
-    head = table.take(table.order()[:HEAD])
+    ranking = report.sensitivity
+    head = ranking.take(ranking.order()[:HEAD])
     lines = text.sensitivity_table(head, exact=True).lstrip("\n").splitlines()
     return [
         "## Ranking",
-        f"The {len(head.rows)} worst of {len(table.rows)} nodes, only the node itself quantized, "
-        f"{table.samples} samples ({wording.origin(report)}).",
+        f"The {len(head.rows)} worst of {len(ranking.rows)} nodes, only the node itself quantized, "
+        f"{ranking.samples} samples ({wording.origin(report)}).",
         "```text\n" + "\n".join(line.rstrip() for line in lines) + "\n```",
-        *(f"- {note}" for note in table.notes),
+        *(f"- {note}" for note in ranking.notes),
         _picture("ranking"),
     ]
 
 
 def _latency(report: Report) -> list[str]:
-    table = report.latency
+    times = report.latency
     raised = {node.node for node in report.raised}
     rows = []
-    for name, (value, source) in table.constants.items():
+    for name, (value, source) in times.constants.items():
         if not source.startswith("assumed"):
             continue
-        users = [node.node for node in table.nodes if name in node.assumed]
+        users = [node.node for node in times.nodes if name in node.assumed]
         rows.append(
             (
-                _code(name),
+                code(name),
                 f"{value:g}",
                 str(len(users)),
                 str(len(raised.intersection(users))),
-                _plain(source.removeprefix("assumed").removeprefix(":").strip()),
+                plain(source.removeprefix("assumed").removeprefix(":").strip()),
             )
         )
-    sources = Counter(node.source for node in table.nodes)
+    sources = Counter(node.source for node in times.nodes)
     blocks = [
         "## How far to trust the latencies",
-        f"Times of {len(table.nodes)} nodes on {table.target}: "
+        f"Times of {len(times.nodes)} nodes on {times.target}: "
         + ", ".join(f"{count} {source}" for source, count in sources.items())
         + ".",
     ]
@@ -331,7 +332,7 @@ def _latency(report: Report) -> list[str]:
         *blocks,
         "These constants of the model are assumed, because nothing is published. A raised node "
         "that depends on one was chosen on its strength: times measured on the chip replace it.",
-        _table(
+        table(
             ("constant", "assumed value", "nodes", "of these raised", "why"),
             rows,
             ("left", "right", "right", "right", "left"),
@@ -341,13 +342,13 @@ def _latency(report: Report) -> list[str]:
 
 def _provenance(report: Report) -> list[str]:
     rows = (
-        ("calibration", _code(report.calibration)),
+        ("calibration", code(report.calibration)),
         ("calibration samples", str(report.samples)),
-        ("search", _code(report.search)),
-        ("ranking used by the search", _code(report.method)),
+        ("search", code(report.search)),
+        ("ranking used by the search", code(report.method)),
         ("evaluator calls", str(report.evaluator_calls)),
     )
-    return ["## How it was found", _table(("", ""), rows, ("left", "left"))]
+    return ["## How it was found", table(("", ""), rows, ("left", "left"))]
 
 
 def _trust(report: Report) -> str:
@@ -364,37 +365,3 @@ def _verdict(excess: float, missed: str) -> str:
 
 def _picture(name: str) -> str:
     return f"![{PICTURES[name]}]({name}.png)"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[Align]) -> str:
-    """Return a table that can be read without being rendered too."""
-    body = [tuple(row) for row in rows]
-    widths = [max(4, *(len(cell) for cell in column)) for column in zip(header, *body, strict=True)]
-    # Nothing stands behind the last column: padding sentences would only make long lines.
-    widths[-1] = min(widths[-1], 30)
-    rule = tuple(
-        "-" * (width - 1) + ":" if side == RIGHT else "-" * width
-        for width, side in zip(widths, align, strict=True)
-    )
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (
-            cell.rjust(width) if side == RIGHT else cell.ljust(width)
-            for cell, width, side in zip(cells, widths, align, strict=True)
-        )
-        return f"| {' | '.join(padded)} |"
-
-    return "\n".join((line(header), f"| {' | '.join(rule)} |", *(line(row) for row in body)))
-
-
-def _plain(words: str) -> str:
-    """Keep a foreign text from ending its cell or starting markup."""
-    for character in "\\|<*`[":
-        words = words.replace(character, f"\\{character}")
-    return " ".join(words.split())
-
-
-def _code(name: str) -> str:
-    """Set a name in fixed width; a bar would end the cell even there."""
-    fence, pad = ("``", " ") if "`" in name else ("`", "")
-    return f"{fence}{pad}{printable(name)}{pad}{fence}".replace("|", "\\|")

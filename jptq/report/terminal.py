@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Literal
 
-from jptq.report import wording
+from jptq.report import methods, wording
+from jptq.report.table import RIGHT, Table
 from jptq.report.text import shorten
 from jptq.results import Agreement, Evaluation, Report
 
@@ -16,31 +15,10 @@ MOST_RAISED = 12
 NAME_WIDTH = 48
 """Characters of a node's or output's name on the terminal."""
 
-Align = Literal["left", "right"]
-
-RIGHT: Align = "right"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table without a look.
-
-    Attributes:
-      title: One line.
-      header: Headings of C columns.
-      rows: Rows of C cells.
-      align: Alignment of each column.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    align: tuple[Align, ...]
-
 
 def tables(report: Report) -> tuple[Table, ...]:
     """Return what the terminal shows after a tuning, in order."""
-    return (compared(report), outputs(report), raised(report))
+    return (*methods.tables(report), compared(report), outputs(report), raised(report))
 
 
 def compared(report: Report) -> Table:

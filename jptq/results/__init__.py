@@ -2,6 +2,7 @@
 
 from jptq.results.agreement import Agreement, OutputAgreement
 from jptq.results.allocation import Allocation, Status
+from jptq.results.calibration import MethodTrial
 from jptq.results.evaluation import Comparison, Evaluation, Lost, OutputError, Spread
 from jptq.results.fit import Fit, LayerFit
 from jptq.results.latency import Boundary, LatencyTable, NodeTime
@@ -22,6 +23,7 @@ __all__ = [
     "LatencyTable",
     "LayerFit",
     "Lost",
+    "MethodTrial",
     "NodeTime",
     "Outcome",
     "OutputAgreement",

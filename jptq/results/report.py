@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jptq.results.agreement import Agreement
+from jptq.results.calibration import MethodTrial
 from jptq.results.evaluation import Evaluation
 from jptq.results.latency import LatencyTable
 from jptq.results.ranges import IntegerRanges
@@ -112,6 +113,7 @@ class Report:
         it was first seen to meet the goal; None if no walk that was run does.
       renamed: ``{name: name in the file}`` of nodes whose name the file gives to several.
       agreement: What running the exported file showed; None if that was not tried.
+      methods: The calibration methods that were compared; none if there was no choice.
     """
 
     model: str
@@ -143,6 +145,7 @@ class Report:
     inside: Evaluation | None = None
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     agreement: Agreement | None = None
+    methods: tuple[MethodTrial, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``result.json``: every number of the report."""
@@ -151,6 +154,7 @@ class Report:
             "model": self.model,
             "march": self.march,
             "calibration": self.calibration,
+            "methods": [one.to_json() for one in self.methods],
             "samples": self.samples,
             "goal": dataclasses.asdict(self.goal),
             "outcome": self.outcome.name.lower(),

@@ -14,7 +14,7 @@ from jptq.engine import Runner, memory
 from jptq.engine.layouts import canonical, convert
 from jptq.quant.config import Config
 from jptq.targets import Target
-from jptq.tuning.scoring import FirstSample
+from jptq.tuning.scoring import FirstSample, SeveralSamples
 
 
 def thresholds(
@@ -23,6 +23,7 @@ def thresholds(
     target: Target,
     config: Config,
     *,
+    documented: bool = False,
     enough: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None],
 ) -> Calibrated:
@@ -33,6 +34,8 @@ def thresholds(
       samples: At least one.
       target: Accelerator.
       config: Methods and searches; its types are what a search scores.
+      documented: Several methods are compared as the vendor's tool does it, by the first sample;
+        else by what several samples lose at INT8 and at INT16.
       enough: Tells that no further method is to be compared.
       progress: Called with the samples done and their number.
     """
@@ -48,6 +51,7 @@ def thresholds(
         modelwise=config.modelwise,
         layerwise=config.layerwise,
         scorer=FirstSample(runner, samples, target, config),
+        panel=None if documented else SeveralSamples(runner, samples, target, config),
         batch_size=runner.batch_for(memory.observed(runner.program)),
         enough=enough,
         progress=progress,

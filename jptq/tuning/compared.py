@@ -215,6 +215,14 @@ def _spread(values: np.ndarray) -> Spread:
     )
 
 
+def comparable(outputs: Mapping[str, Array]) -> list[str]:
+    """Return the outputs to compare: all floats, or all outputs if there are none.
+
+    Indices say little about an error: they are compared only if there is nothing else.
+    """
+    return [n for n, v in outputs.items() if np.issubdtype(v.dtype, np.floating)] or list(outputs)
+
+
 def channel_axis(shape: Sequence[int]) -> int | None:
     """Return the axis of an output that counts channels, the batch axis being 0.
 

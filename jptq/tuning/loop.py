@@ -6,16 +6,12 @@ import dataclasses
 import time
 
 from jptq import allocation, sensitivity
-from jptq.quant.emit import quant_config
-from jptq.quant.remarks import renamed_nodes
-from jptq.results import Evaluation, IntegerRanges, Outcome, Report, SensitivityTable
+from jptq.results import Evaluation, Outcome, Report, SensitivityTable
 from jptq.results.problem import Head
-from jptq.tuning import blame, findings, story
-from jptq.tuning.classify import of_steps
+from jptq.tuning import blame
 from jptq.tuning.compensating import Again, Compensated, compensated
 from jptq.tuning.corners import Corners, corners, duals
 from jptq.tuning.deadline import OutOfTime, bounded
-from jptq.tuning.doubts import doubts
 from jptq.tuning.error_models import problems_of, rank_all, unranked
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.exemptions import exempted
@@ -23,11 +19,13 @@ from jptq.tuning.goal import ROUNDING, Judge
 from jptq.tuning.heads import find_head
 from jptq.tuning.journal import Journal
 from jptq.tuning.measure import Measurer
+from jptq.tuning.methods import Settled, settled
 from jptq.tuning.options import Options
 from jptq.tuning.outlook import Later, most_runs, silent
 from jptq.tuning.prepare import Prepared, Progress, quiet
-from jptq.tuning.ranges import integer_ranges, kept_inside, note_inside
-from jptq.tuning.search import Search, Step
+from jptq.tuning.ranges import integer_ranges, kept_inside
+from jptq.tuning.reporting import report_of
+from jptq.tuning.search import Search
 
 
 def tune_network(
@@ -70,14 +68,44 @@ def tune_network(
     options.check()
     plain = Measurer(options.allowed(prepared), evaluator, journal or Journal(None))
     judge = Judge(options.goal(prepared, evaluator))
-    found = None
+    found, methods = None, prepared.methods
+    if again is not None:
+        chosen = settled(plain, judge, options.allowed, deadline=deadline, progress=progress)
+        prepared, methods = _settled(chosen), chosen.methods
+        plain = chosen.measurer.on(prepared)
     corners(plain, progress=progress)
     if again is not None:
         kept = exempted(plain, judge, again, progress=progress)
         if kept is not None:
-            prepared = dataclasses.replace(kept.measurer.prepared, remarks=(kept.note,))
+            remarks = (*prepared.remarks, kept.note)
+            prepared = dataclasses.replace(kept.measurer.prepared, remarks=remarks)
             plain = plain.on(options.allowed(prepared))
         found = compensated(plain, judge, options, again, deadline=deadline, progress=progress)
+    report, of = _ended(plain, judge, options, found, deadline, progress, later)
+    return dataclasses.replace(report, methods=methods), of
+
+
+def _settled(chosen: Settled) -> Prepared:
+    """Return the network that goes on: whatever is made of it keeps the method."""
+    prepared = chosen.measurer.prepared
+    if chosen.methods:
+        config = prepared.config.calibrated_by(prepared.activation)
+        prepared = dataclasses.replace(prepared, config=config)
+    if chosen.note:
+        prepared = dataclasses.replace(prepared, remarks=(*prepared.remarks, chosen.note))
+    return prepared
+
+
+def _ended(
+    plain: Measurer,
+    judge: Judge,
+    options: Options,
+    found: Compensated | None,
+    deadline: float | None,
+    progress: Progress,
+    later: Later,
+) -> tuple[Report, Prepared]:
+    """Return the report of a network with ec, or without where that is better or all there is."""
     if found is None:
         return _tuned(plain, judge, options, None, deadline, progress, later), plain.prepared
     # With a budget the search may begin once more, without ec: how long that takes is not known.
@@ -206,7 +234,7 @@ def _tuned(
     inside = None
     if ranges.changes and not late:
         inside = measurer.on(kept_inside(prepared))("within integers", final.assignment)
-    return _report(
+    return report_of(
         prepared,
         options,
         outcome,
@@ -278,120 +306,3 @@ def _search(
             search.begin("propose")
             for share in (1.0, 0.98, 0.95, 0.9):
                 search.propose(goal.budget_us * share)
-
-
-def _remarks(search: Search, before: Corners, final: Step) -> tuple[str, ...]:
-    """Return what the figures of all-INT8 and of the end do not show, the same only once."""
-    prepared = search.measurer.prepared
-    said: list[str] = []
-    started = before.int8.comparison
-    assert started is not None
-    assert final.evaluation.comparison is not None
-    int8 = prepared.all("int8")
-    if final.assignment != int8:
-        said += findings.remarks(prepared, prepared.table(int8), started, what="All-INT8")
-    said += findings.remarks(
-        prepared,
-        prepared.table(final.assignment),
-        final.evaluation.comparison,
-        what="The final configuration",
-    )
-    return tuple(dict.fromkeys(said))
-
-
-def _report(
-    prepared: Prepared,
-    options: Options,
-    outcome: Outcome,
-    *,
-    floating: Evaluation,
-    before: Corners,
-    compensation: Compensated | None,
-    search: Search,
-    final: Step,
-    ranking: SensitivityTable,
-    calls: int,
-    least_us: float,
-    late: bool,
-    beyond: Evaluation | None,
-    head: Head | None,
-    ranges: IntegerRanges,
-    inside: Evaluation | None,
-) -> Report:
-    judge = search.judge
-    meets = judge.meets(inside) if inside is not None and judge.goal.has_quality else None
-    steps = tuple(step.evaluation for step in search.steps)
-    if compensation is not None:
-        steps = (*before.steps, *steps)
-    if beyond is not None:
-        beyond = dataclasses.replace(beyond, name=f"with ec: {beyond.name}")
-        steps = (*steps, beyond)
-    ended = dataclasses.replace(final.evaluation, name="final")
-    cheapest = search.cheapest()
-    reachable = []
-    if outcome is not Outcome.MET:
-        if cheapest is not None:
-            reachable.append(cheapest.evaluation.name)
-        if beyond is not None:
-            reachable.append(beyond.name)
-        reachable.append(max(steps, key=lambda step: step.quality).name)
-    raised = story.raised(prepared, final.assignment, ranking)
-    walked = search.walked or len(ranking.rows)
-    kind = of_steps(judge, before.int8, before.int16, search.prefixes, walked)
-    # A subgraph stays one: the shortest configuration would name its nodes.
-    config = head.quant_config if head is not None and head.assignment == final.assignment else None
-    return Report(
-        model=prepared.name,
-        march=prepared.target.march,
-        calibration=prepared.method,
-        samples=len(prepared.samples),
-        goal=judge.goal,
-        outcome=outcome,
-        headline=story.headline(judge, before.int8, ended, raised, prepared.latency.origin),
-        floating=floating,
-        int8=dataclasses.replace(before.int8, name="int8"),
-        int16=dataclasses.replace(before.int16, name="int16"),
-        true_int16=before.ceiling,
-        final=ended,
-        steps=steps,
-        pareto=story.pareto(steps, judge),
-        reachable=tuple(dict.fromkeys(reachable)),
-        raised=raised,
-        sensitivity=ranking,
-        latency=prepared.latency,
-        assignment=dict(final.assignment),
-        quant_config=config
-        or quant_config(
-            prepared.calibrated,
-            prepared.plan,
-            prepared.target,
-            final.assignment,
-            activation=prepared.activation,
-            like=prepared.config,
-        ),
-        search=options.search,
-        method=options.method,
-        evaluator_calls=calls,
-        ranges=ranges,
-        inside=inside,
-        notes=(
-            *(() if inside is None else (note_inside(inside, meets=meets),)),
-            *prepared.remarks,
-            *prepared.notes,
-            *doubts(floating, steps),
-            *(ranges.notes if ranges.found else ()),
-            *story.notes(
-                prepared,
-                judge,
-                story.ending(judge, outcome, ended, before, compensation, raised, beyond, kind),
-                before.int8,
-                ranking,
-                least_us=least_us,
-                late=late,
-                remarked=_remarks(search, before, final),
-            ),
-            *(() if ranges.found else ranges.notes),
-        ),
-        walk_us=search.walk_us,
-        renamed=renamed_nodes(prepared.calibrated),
-    )

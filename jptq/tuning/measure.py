@@ -17,7 +17,7 @@ from jptq.numerics.qtypes import INT8
 from jptq.quant.assign import Assignment, uniform
 from jptq.results import Comparison, Evaluation, Lost, OutputError, Spread
 from jptq.results.evaluation import plain
-from jptq.tuning.compared import Compared, parts_of
+from jptq.tuning.compared import Compared, comparable, parts_of
 from jptq.tuning.deadline import OutOfTime, passed
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.journal import Journal
@@ -198,14 +198,6 @@ def compared(runner: Runner) -> Compared:
     """Return what takes in the outputs of a runner's network."""
     shapes = runner.program.shapes
     return Compared(shapes, parts_of(runner.model, runner.program.outputs, shapes))
-
-
-def comparable(outputs: Mapping[str, Array]) -> list[str]:
-    """Return the outputs to compare: all floats, or all outputs if there are none.
-
-    Indices say little about an error: they are compared only if there is nothing else.
-    """
-    return [n for n, v in outputs.items() if np.issubdtype(v.dtype, np.floating)] or list(outputs)
 
 
 def shares_of(scores: Mapping[str, float], float_scores: Mapping[str, float]) -> dict[str, float]:

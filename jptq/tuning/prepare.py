@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jptq import __version__, files, ir, latency
-from jptq.calibration import activation_of, bias
+from jptq.calibration import Calibrated, activation_of, bias
 from jptq.data import Samples
 from jptq.engine import Batching, Runner, lower, memory
 from jptq.ir import Model
@@ -30,7 +30,6 @@ from jptq.quant.calibrated import (
     plan_of,
     thresholds_of,
     with_assignment,
-    with_thresholds,
 )
 from jptq.quant.compensate import compensate, compensations
 from jptq.quant.config import Activation, Config, load_config
@@ -41,7 +40,7 @@ from jptq.quant.placement import place
 from jptq.quant.plan import Plan
 from jptq.quant.remarks import graph_notes
 from jptq.quant.resolve import pins, resolve
-from jptq.results import LatencyTable
+from jptq.results import LatencyTable, MethodTrial
 from jptq.targets import Target, load_target
 from jptq.tuning.calibrating import thresholds
 from jptq.tuning.correction import corrected
@@ -49,6 +48,8 @@ from jptq.tuning.deadline import passed
 from jptq.tuning.journal import Journal
 from jptq.tuning.scoring import FirstSample
 from jptq.tuning.source import data_notes, load_float
+from jptq.tuning.thresholds import load as load_thresholds
+from jptq.tuning.thresholds import save as save_thresholds
 
 Progress = Callable[[str, int, int], None]
 """``progress(step, done, total)``; a step is a few words for a person."""
@@ -105,6 +106,8 @@ class Prepared:
       runner: Runs the calibrated graph.
       digest: Of everything above: model, data, configuration, target, version.
       remarks: What a reader has to know of how it came about.
+      methods: The calibration methods that were compared; none if there was no choice.
+      rivals: Gives the network by those of them that were not taken, by their tags.
     """
 
     name: str
@@ -119,6 +122,8 @@ class Prepared:
     runner: Runner
     digest: str
     remarks: tuple[str, ...] = ()
+    methods: tuple[MethodTrial, ...] = ()
+    rivals: Mapping[str, Callable[[], Prepared]] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def floats(self) -> Mapping[str, np.ndarray]:
@@ -182,6 +187,7 @@ def prepare(
     batching: Batching | None = None,
     measured_latency: Path | None = None,
     strict_integers: bool = False,
+    documented_search: bool = False,
     journal: Journal | None = None,
     deadline: float | None = None,
     progress: Progress = quiet,
@@ -200,6 +206,8 @@ def prepare(
       measured_latency: The user's per-node times (CSV or JSON).
       strict_integers: Whatever is run quantized keeps biases and sums within the target's
         integers, instead of adding exactly.
+      documented_search: Calibration methods are compared as the vendor's tool does it, by the
+        first sample.
       journal: Reuses what an earlier run with the same inputs found.
       deadline: `time.monotonic` value after which no further calibration method is compared.
       progress: Called as work goes on.
@@ -229,6 +237,7 @@ def prepare(
         target.digest,
         repr(config),
         *(("strict integers",) if strict_integers else ()),
+        *(("documented search",) if documented_search else ()),
     )
     journal = journal or Journal(None)
     example = samples[0]
@@ -240,97 +249,90 @@ def prepare(
     plan = plan_of(placed, target, strict_integers=strict_integers)
     # Thresholds, types and granularity are data: this one program serves all that follows.
     runner = Runner(placed, example, plan=plan, batching=batching)
-    stored = journal.load_arrays("thresholds", identity)
-    if stored is None:
+    found = load_thresholds(journal, identity)
+    if found is None:
         found = thresholds(
             runner,
             samples,
             target,
             config,
+            documented=documented_search,
             enough=lambda: passed(deadline),
             progress=lambda done, total: progress("calibrate", done, total),
         )
         memory.release()
-        calibrated, method, raised = found.write(placed), found.method, dict(found.types)
         if passed(deadline):
             # Other thresholds than those of a whole search: nothing may be found under its name.
-            identity, journal = files.digest(identity, "cut short", method), Journal(None)
-        journal.save_arrays(
-            "thresholds",
-            identity,
-            arrays={f"t:{n}": t for n, t in found.thresholds.items()}
-            | {f"a:{n}": np.asarray(True) for n in found.asymmetric}
-            | {f"x:{n}": np.asarray(axis) for n, axis in found.axes.items()}
-            | {f"q:{n}": np.asarray(name) for n, name in found.types.items()}
-            | {"method": np.asarray(method)},
-        )
-    else:
-        named = {
-            kind: {k[2:]: v for k, v in stored.items() if k.startswith(kind)}
-            for kind in ("t:", "a:", "x:", "q:")
-        }
-        raised = {name: str(value) for name, value in named["q:"].items()}
-        calibrated = with_thresholds(
-            placed,
-            named["t:"],
-            asymmetric=frozenset(named["a:"]),
-            axes={k: int(v) for k, v in named["x:"].items()},
-        )
-        method = str(stored["method"])
-    plan = plan_of(calibrated, target, strict_integers=strict_integers)
-    types = dict(resolve(config, calibrated, plan, target))
-    for name, wanted in raised.items():
-        types[name] = finest([types[name], accepted(plan.calibration(name), wanted)])
-    calibrated = with_assignment(calibrated, types)
-    biases: dict[str, np.ndarray] = {}
-    if config.bias_correction is not None:
-        known = journal.load_arrays("biases", identity)
-        if known is None:
-            known = dict(
-                corrected(
-                    runner,
-                    table(plan, thresholds_of(calibrated), types),
-                    samples,
-                    FirstSample(runner, samples, target, config),
-                    config.bias_correction,
-                    progress=lambda done, total: progress("correct biases", done, total),
-                ).biases
+            identity, journal = files.digest(identity, "cut short", found.method), Journal(None)
+        save_thresholds(journal, identity, found)
+
+    def by(found: Calibrated, config: Config, identity: str) -> Prepared:
+        """Return the network by some thresholds: one program serves them all."""
+        calibrated = found.write(placed)
+        plan = plan_of(calibrated, target, strict_integers=strict_integers)
+        types = dict(resolve(config, calibrated, plan, target))
+        for name, wanted in found.types.items():
+            types[name] = finest([types[name], accepted(plan.calibration(name), wanted)])
+        calibrated = with_assignment(calibrated, types)
+        biases: dict[str, np.ndarray] = {}
+        if config.bias_correction is not None:
+            known = journal.load_arrays("biases", identity)
+            if known is None:
+                known = dict(
+                    corrected(
+                        runner,
+                        table(plan, thresholds_of(calibrated), types),
+                        samples,
+                        FirstSample(runner, samples, target, config),
+                        config.bias_correction,
+                        progress=lambda done, total: progress("correct biases", done, total),
+                    ).biases
+                )
+                journal.save_arrays("biases", identity, arrays=known)
+            biases = known
+            calibrated = dataclasses.replace(
+                calibrated, initializers={**calibrated.initializers, **biases}
             )
-            journal.save_arrays("biases", identity, arrays=known)
-        biases = known
+            calibrated = with_originals(calibrated, {n: floating.initializers[n] for n in biases})
         calibrated = dataclasses.replace(
-            calibrated, initializers={**calibrated.initializers, **biases}
+            calibrated, metadata={**calibrated.metadata, MARCH: target.march, METHOD: found.method}
         )
-        calibrated = with_originals(calibrated, {n: floating.initializers[n] for n in biases})
-    calibrated = dataclasses.replace(
-        calibrated, metadata={**calibrated.metadata, MARCH: target.march, METHOD: method}
-    )
 
-    def same_programs(
-        model: Model,
-        example: Feeds,
-        *,
-        plan: Plan,
-        batching: Batching | None,
-        floats: Mapping[str, np.ndarray],
-    ) -> Runner:
-        if runner.serves(plan):
-            return runner.sharing(model, plan=plan, changed=biases, floats=floats)
-        return Runner(model, example, plan=plan, batching=batching, floats=floats)
+        def same_programs(
+            model: Model,
+            example: Feeds,
+            *,
+            plan: Plan,
+            batching: Batching | None,
+            floats: Mapping[str, np.ndarray],
+        ) -> Runner:
+            if runner.serves(plan):
+                return runner.sharing(model, plan=plan, changed=biases, floats=floats)
+            return Runner(model, example, plan=plan, batching=batching, floats=floats)
 
-    return assembled(
-        path,
-        target,
-        config,
-        floating,
-        calibrated,
-        samples,
-        method=method,
-        batching=batching,
-        measured_latency=measured_latency,
-        strict_integers=strict_integers,
-        identity=identity,
-        make=same_programs,
+        return assembled(
+            path,
+            target,
+            config,
+            floating,
+            calibrated,
+            samples,
+            method=found.method,
+            batching=batching,
+            measured_latency=measured_latency,
+            strict_integers=strict_integers,
+            identity=identity,
+            make=same_programs,
+        )
+
+    def rival(other: Calibrated) -> Callable[[], Prepared]:
+        named = config.calibrated_by(activation_of(other.method))
+        return lambda: by(other, named, files.digest(identity, other.method))
+
+    return dataclasses.replace(
+        by(found, config, identity),
+        methods=found.compared,
+        rivals={other.method: rival(other) for other in found.rivals},
     )
 
 

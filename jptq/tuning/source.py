@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jptq import files, ir
-from jptq.data import Expected, Samples, load_samples
+from jptq.data import Expected, Samples, SampleSet, load_samples
 from jptq.errors import DataError, ModelError
 from jptq.ir import Model
 
@@ -172,7 +172,7 @@ class First:
         return self.whole[index]
 
 
-def spread(samples: Samples, count: int) -> Sequence[Mapping[str, np.ndarray]]:
+def spread(samples: SampleSet, count: int) -> Sequence[Mapping[str, np.ndarray]]:
     """Return some samples, evenly taken from the whole set.
 
     Raises:

@@ -26,9 +26,10 @@ from jptq.quant.plan import Plan
 from jptq.results import Comparison, Evaluation
 from jptq.tuning import findings
 from jptq.tuning.changes import Change, Changer, Setting, Value
+from jptq.tuning.compared import comparable
 from jptq.tuning.evaluator import Evaluator
 from jptq.tuning.journal import Journal
-from jptq.tuning.measure import comparable, compared, evaluation
+from jptq.tuning.measure import compared, evaluation
 from jptq.tuning.prepare import Prepared, Progress, quiet
 from jptq.tuning.scores import Scores
 
