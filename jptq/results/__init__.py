@@ -7,10 +7,12 @@ from jptq.results.evaluation import Comparison, Evaluation, Lost, OutputError, S
 from jptq.results.fit import Fit, LayerFit
 from jptq.results.latency import Boundary, LatencyTable, NodeTime
 from jptq.results.ranges import Excess, IntegerRanges
+from jptq.results.recalibration import PREPARED_FILE, Recalibration
 from jptq.results.report import Goal, Outcome, Raised, Report
 from jptq.results.sensitivity import SensitivityTable
 
 __all__ = [
+    "PREPARED_FILE",
     "Agreement",
     "Allocation",
     "Boundary",
@@ -29,6 +31,7 @@ __all__ = [
     "OutputAgreement",
     "OutputError",
     "Raised",
+    "Recalibration",
     "Report",
     "SensitivityTable",
     "Spread",

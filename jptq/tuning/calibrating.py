@@ -76,7 +76,11 @@ def observer(
         found = program.run(packed, None, feeds, keep=running)
         return {n: convert(v, program.perms[n], canonical(v.ndim)) for n, v in found.items()}
 
-    compiled = runner.compilations.jit("observe", jax.vmap(observe, in_axes=(None, 0)))
+    # Runners of one graph share it, whatever the weights.
+    compiled = runner.compilations.once(
+        ("observe", running),
+        lambda: runner.compilations.jit("observe", jax.vmap(observe, in_axes=(None, 0))),
+    )
 
     def observed(feeds: Mapping[str, np.ndarray]) -> dict[str, Array | np.ndarray]:
         given = {n: feeds[n] for n in program.inputs}

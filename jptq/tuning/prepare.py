@@ -54,7 +54,6 @@ from jptq.tuning.thresholds import save as save_thresholds
 Progress = Callable[[str, int, int], None]
 """``progress(step, done, total)``; a step is a few words for a person."""
 
-
 Feeds = Mapping[str, np.ndarray]
 """One sample."""
 
@@ -108,6 +107,7 @@ class Prepared:
       remarks: What a reader has to know of how it came about.
       methods: The calibration methods that were compared; none if there was no choice.
       rivals: Gives the network by those of them that were not taken, by their tags.
+      unsplit: `floating` before operators were split for ec; None of a calibrated file.
     """
 
     name: str
@@ -124,6 +124,7 @@ class Prepared:
     remarks: tuple[str, ...] = ()
     methods: tuple[MethodTrial, ...] = ()
     rivals: Mapping[str, Callable[[], Prepared]] = dataclasses.field(default_factory=dict)
+    unsplit: Model | None = None
 
     @cached_property
     def floats(self) -> Mapping[str, np.ndarray]:
@@ -215,20 +216,20 @@ def prepare(
     target = load_target(march)
     config = load_config(quant_config)
     progress("load", 0, 1)
-    floating, samples = load_float(
+    unsplit, samples = load_float(
         path, data, input_shapes=input_shapes, input_values=input_values, limit=limit
     )
     progress("load", 1, 1)
     progress("prepare", 0, 0)
+    if config.bias_correction is not None:
+        unsplit = bias.with_biases(unsplit)
     floating = compensate(
-        floating,
-        compensations(config, floating, target),
+        unsplit,
+        compensations(config, unsplit, target),
         target,
         unmatched=config.unmatched,
         where=config.where,
     )
-    if config.bias_correction is not None:
-        floating = bias.with_biases(floating)
     identity = files.digest(
         "prepare",
         __version__,
@@ -310,7 +311,7 @@ def prepare(
                 return runner.sharing(model, plan=plan, changed=biases, floats=floats)
             return Runner(model, example, plan=plan, batching=batching, floats=floats)
 
-        return assembled(
+        made = assembled(
             path,
             target,
             config,
@@ -324,6 +325,7 @@ def prepare(
             identity=identity,
             make=same_programs,
         )
+        return dataclasses.replace(made, unsplit=unsplit)
 
     def rival(other: Calibrated) -> Callable[[], Prepared]:
         named = config.calibrated_by(activation_of(other.method))

@@ -35,7 +35,10 @@ def moved(found: Prepared, *, share: float = 0.3, seed: int = 0) -> dict[str, np
         steps = on_grid(weight, grid, one.axis)
         places = steps + rng.choice([-1, 0, 1], steps.shape, p=[share / 2, 1 - share, share / 2])
         new = (np.clip(places, -126, 126) * scale).astype(np.float32)
-        changed[one.tensor] = np.where(np.abs(steps) >= 126.5, weight, new)
+        # 127 steps may be a last bit more than the largest weight, which makes the scale.
+        others = tuple(i for i in range(weight.ndim) if i != one.axis)
+        largest = np.abs(weight).max(axis=others, keepdims=True)
+        changed[one.tensor] = np.where(np.abs(steps) == 127, np.sign(steps) * largest, new)
     return changed
 
 
