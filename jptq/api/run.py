@@ -17,10 +17,11 @@ from jptq import files, ir, report
 from jptq.api.agreement import check_export
 from jptq.engine import Batching
 from jptq.engine.cache import enable_compilation_cache
+from jptq.quant.assign import Assignment
 from jptq.quant.calibrated import with_assignment
 from jptq.quant.config import Config, load_config
 from jptq.quant.export import to_qdq
-from jptq.results import Report
+from jptq.results import PREPARED_FILE, Recalibration, Report
 from jptq.tuning.deadline import bounded
 from jptq.tuning.evaluator import Evaluator, Forward
 from jptq.tuning.journal import Journal
@@ -28,7 +29,11 @@ from jptq.tuning.loop import tune_network
 from jptq.tuning.options import Options
 from jptq.tuning.outlook import Later, silent
 from jptq.tuning.prepare import Prepared, Progress, prepare, quiet
+from jptq.tuning.recalibrating import prepared_float, recalibrated
+from jptq.tuning.reference import FLOAT_FILE
 from jptq.tuning.story import pareto_json
+
+_CORRECTED = "bias_correction"
 
 WORK = ".jptq"
 """Folder inside ``out`` that findings are kept in; can be deleted at any time."""
@@ -134,7 +139,10 @@ def tune(
     )
     later(None)
     found = dataclasses.replace(
-        found, agreement=check_export(prepared, found.assignment, progress=progress)
+        found,
+        agreement=check_export(prepared, found.assignment, progress=progress),
+        recalibration=shipped(prepared, folder, found.assignment, journal, progress),
+        quant_config=_for_prepared(found.quant_config, prepared),
     )
     progress("write", 0, 1)
     write(found, prepared, folder)
@@ -144,6 +152,8 @@ def tune(
         "hashes": {
             "model_file": files.digest(Path(model)),
             **prepared.digests,
+            "reference": files.digest(folder / FLOAT_FILE),
+            "prepared": files.digest(folder / PREPARED_FILE),
             "quant_config": files.digest(repr(load_config(quant_config))),
             "target": prepared.target.digest,
             "evaluator": None if judge_function is None else judge_function.digest or None,
@@ -176,11 +186,42 @@ class _Stopwatch:
         self._progress(step, done, total)
 
 
+def shipped(
+    prepared: Prepared,
+    folder: Path,
+    assignment: Assignment | None = None,
+    journal: Journal | None = None,
+    progress: Progress = quiet,
+) -> Recalibration:
+    """Write the network that another tool is to calibrate, and calibrate what was written.
+
+    Args:
+      prepared: A calibrated network.
+      folder: Where.
+      assignment: Its final types; the configured ones if None.
+      journal: Keeps the answer.
+      progress: Called as work goes on.
+    """
+    path = folder / PREPARED_FILE
+    ir.save(prepared_float(prepared), path)
+    return recalibrated(path, prepared, assignment, journal=journal, progress=progress)
+
+
+def _for_prepared(config: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:
+    """Return a configuration that does not correct again what the prepared network holds."""
+    found = dict(config)
+    if prepared.floats and "weight" in found.get("model_config", {}):
+        weight = {k: v for k, v in found["model_config"]["weight"].items() if k != _CORRECTED}
+        model = {**found["model_config"], "weight": weight}
+        found["model_config"] = {key: value for key, value in model.items() if value}
+    return {key: value for key, value in found.items() if value}
+
+
 def write(found: Report, prepared: Prepared, folder: Path) -> None:
-    """Write every result file but ``run.json``: same inputs, same bytes."""
+    """Write the other result files but ``run.json``: same inputs, same bytes."""
     mixed = with_assignment(prepared.calibrated, found.assignment)
     models = {
-        "optimized_float_model.onnx": prepared.floating,
+        FLOAT_FILE: prepared.floating,
         "calibrated_model.onnx": mixed,
         "qdq_model.onnx": to_qdq(mixed),
     }

@@ -1,6 +1,8 @@
 """Place quantizers and find their thresholds.
 
-Writes optimized_float_model.onnx and calibrated_model.onnx to --out (default: calibrated_<model>).
+Writes calibrated_model.onnx, the float network that it was made of (optimized_float_model.onnx)
+and the one for the vendor's tool to calibrate (prepared_float_model.onnx) to --out (default:
+calibrated_<model>). The last is read back and calibrated plainly: what differs is named.
 Types follow --quant_config; everything is INT8 without one. The YAML of the compile tool also
 names network, samples and target, and `debug_mode: dump_calibration_data` writes the samples.
 """
@@ -43,10 +45,13 @@ def run(flags: FlagValues) -> int:
     values = inputs.values(flags.input_value)
     machine.settle(flags.device, flags.threads)
     from jptq import ir, tuning
-    from jptq.api.run import WORK
+    from jptq.api.run import WORK, shipped
     from jptq.data.samples import write_samples
+    from jptq.results import PREPARED_FILE
     from jptq.tuning import findings
+    from jptq.tuning.reference import FLOAT_FILE
 
+    journal = tuning.Journal(out / WORK, reuse=flags.resume)
     with progress.bars() as shown:
         found = tuning.prepare(
             Path(flags.model),
@@ -56,12 +61,13 @@ def run(flags: FlagValues) -> int:
             input_shapes=shapes,
             input_values=values,
             strict_integers=flags.strict_integers,
-            journal=tuning.Journal(out / WORK, reuse=flags.resume),
+            journal=journal,
             progress=shown,
             batching=inputs.batching(flags),
         )
         ranges = tuning.integer_ranges(found, progress=shown)
-    ir.save(found.floating, out / "optimized_float_model.onnx")
+        again = shipped(found, out, journal=journal, progress=shown)
+    ir.save(found.floating, out / FLOAT_FILE)
     ir.save(found.calibrated, out / "calibrated_model.onnx")
     compiling = compile_flags.compile_file(flags)
     if compiling is not None and compiling.dump_calibration_data:
@@ -77,6 +83,7 @@ def run(flags: FlagValues) -> int:
                 "quantizers": dict(sorted(kinds.items())),
                 "types": dict(sorted(types.items())),
                 "integer_ranges": ranges.to_json(),
+                "recalibration": again.to_json(),
                 "notes": list(notes),
                 "out": str(out),
             }
@@ -86,8 +93,9 @@ def run(flags: FlagValues) -> int:
     output.print_text(
         f"thresholds  {found.method} over {len(found.samples)} samples",
         f"quantizers  {kinds['feature']} on features, {kinds['weight']} on weights ({listed})",
-        f"written to  {out}: calibrated_model.onnx, optimized_float_model.onnx",
+        f"written to  {out}: calibrated_model.onnx, {FLOAT_FILE}, {PREPARED_FILE}",
     )
+    output.print_paragraph(again.sentence)
     for note in (*ranges.notes, *notes):
         output.print_paragraph(note)
     return 0

@@ -1,8 +1,9 @@
 """Find the cheapest mixed precision that keeps your score, and verify it.
 
 Ranks every quantizer, proposes configurations, runs them, and lowers again what the goal does not
-need. Writes quant_config.json and calibrated_model.onnx for the vendor's tools, qdq_model.onnx for
-any ONNX runtime, and report.md with the measured front, to --out (default: tuned_<model>).
+need. Writes quant_config.json, the network that it is for (prepared_float_model.onnx) and
+calibrated_model.onnx for the vendor's tools, qdq_model.onnx for any ONNX runtime, and report.md
+with the measured front, to --out (default: tuned_<model>).
 
 Exit codes: 0 goal met; 3 not met; 4 budget below the least latency; 5 --time_limit reached. The
 best result is written in each case.
@@ -175,6 +176,7 @@ def options(flags: FlagValues) -> Options:
 def show(report: Report, out: Path, *, as_json: bool) -> None:
     """Print what was found."""
     from jptq.report import tables
+    from jptq.results import PREPARED_FILE
 
     if as_json:
         output.print_json(report.to_json())
@@ -185,4 +187,8 @@ def show(report: Report, out: Path, *, as_json: bool) -> None:
         output.print_paragraph(note, indent="  ")
     if report.agreement is not None:
         output.print_paragraph(report.agreement.sentence)
-    output.print_paragraph(f"Written to {out}: report.md, quant_config.json, calibrated_model.onnx")
+    if report.recalibration is not None:
+        output.print_paragraph(report.recalibration.sentence)
+    output.print_paragraph(
+        f"Written to {out}: report.md, quant_config.json, calibrated_model.onnx, {PREPARED_FILE}"
+    )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 
-from jptq.report import methods, terminal, text, wording
+from jptq.report import methods, shipped, terminal, text, wording
 from jptq.report.markup import code, plain, table
 from jptq.report.table import RIGHT
 from jptq.results import OutputError, Report, Spread
@@ -29,7 +28,8 @@ def render(report: Report) -> str:
         _reachable(report),
         _compared(report),
         _notes(report),
-        _use(report),
+        shipped.use(report),
+        shipped.section(report),
         _exported(report),
         _raised(report),
         _outputs(report),
@@ -150,28 +150,6 @@ def _notes(report: Report) -> list[str]:
     if not report.notes:
         return []
     return ["## What to know", "\n".join(f"- {note}" for note in report.notes)]
-
-
-def _use(report: Report) -> list[str]:
-    return [
-        "## Use it",
-        "`quant_config.json` beside this file is in the vendor's schema; its names are those of "
-        "the optimized float graph. Build with the calibration data used here:",
-        "```python\n"
-        "import onnx\n"
-        "from hmct.api import build_model\n\n"
-        "build_model(\n"
-        f"    onnx_model=onnx.load({json.dumps(f'{report.model}.onnx')}),\n"
-        f"    march={json.dumps(report.march)},\n"
-        "    cali_data=calibration_data,\n"
-        '    quant_config="quant_config.json",\n'
-        ")\n"
-        "```",
-        "or name it in the compiler's YAML file:",
-        "```yaml\ncalibration_parameters:\n  quant_config: quant_config.json\n```",
-        "Then evaluate the vendor's calibrated model: its score is the one that counts, and it "
-        "should match the measured one above within sampling noise.",
-    ]
 
 
 def _exported(report: Report) -> list[str]:

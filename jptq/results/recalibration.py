@@ -29,6 +29,7 @@ class Recalibration:
     """`PREPARED_FILE`, read back and calibrated without a fit, beside the calibrated network.
 
     Attributes:
+      changed: Constants that are others than in the network that was given.
       weights: Quantizers of constants.
       elements: Integers of all these constants, under the final types.
       same_elements: Those that are the same.
@@ -43,6 +44,7 @@ class Recalibration:
       unasked: Why thresholds of features were not found anew, in words.
     """
 
+    changed: int
     weights: int
     elements: int
     same_elements: int

@@ -12,6 +12,7 @@ from jptq.results.calibration import MethodTrial
 from jptq.results.evaluation import Evaluation
 from jptq.results.latency import LatencyTable
 from jptq.results.ranges import IntegerRanges
+from jptq.results.recalibration import Recalibration
 from jptq.results.sensitivity import SensitivityTable
 
 
@@ -114,6 +115,8 @@ class Report:
       renamed: ``{name: name in the file}`` of nodes whose name the file gives to several.
       agreement: What running the exported file showed; None if that was not tried.
       methods: The calibration methods that were compared; none if there was no choice.
+      recalibration: What a plain calibration of the prepared network gave; None if that was not
+        tried.
     """
 
     model: str
@@ -146,6 +149,7 @@ class Report:
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     agreement: Agreement | None = None
     methods: tuple[MethodTrial, ...] = ()
+    recalibration: Recalibration | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``result.json``: every number of the report."""
@@ -177,5 +181,6 @@ class Report:
             "within_integers": None if self.inside is None else self.inside.to_json(),
             "renamed": dict(self.renamed),
             "notes": list(self.notes),
+            "recalibration": None if self.recalibration is None else self.recalibration.to_json(),
             "onnxruntime": None if self.agreement is None else self.agreement.to_json(),
         }

@@ -194,6 +194,7 @@ def _constants(placed: Model, prepared: Prepared, types: Assignment) -> Recalibr
     others = [name for name in held if name not in quantized]
     apart = [name for name in others if not _same(held[name], placed.initializers.get(name))]
     return Recalibration(
+        changed=len(prepared.floats),
         weights=len(weights),
         elements=int(total[0]),
         same_elements=int(same[0]),

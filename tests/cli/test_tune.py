@@ -30,6 +30,7 @@ RESULTS = {
     "outputs.png",
     "pareto.json",
     "pareto.png",
+    "prepared_float_model.onnx",
     "qdq_model.onnx",
     "quant_config.json",
     "ranking.png",

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from jptq.report import markdown
-from jptq.results import Outcome, Report
+from jptq.results import Outcome, Recalibration, Report
+from jptq.results.recalibration import Moved
 from tests.report.factory import make_report
 
 
@@ -197,3 +198,52 @@ def test_a_report_without_steps_or_raised_nodes_still_reads() -> None:
     assert "None: every node runs as INT8." in text
     assert "What was tried" not in text
     assert "What to know" not in text
+
+
+AGAIN = Recalibration(
+    changed=12,
+    weights=3,
+    elements=12_345,
+    same_elements=12_345,
+    scales=48,
+    same_scales=48,
+    constants=5,
+    same_constants=5,
+    method="max",
+    features=40,
+    moved=tuple(Moved(name=f"feature|{i}", change=0.25 / (i + 1)) for i in range(25)),
+)
+
+
+def test_a_changed_network_is_the_one_to_build_and_the_moved_thresholds_are_listed() -> None:
+    text = markdown.render(dataclasses.replace(make_report(), recalibration=AGAIN))
+    use = section(text, "Use it")
+    assert 'onnx.load("prepared_float_model.onnx")' in use
+    assert "12 of its constants changed" in use
+    assert "--reference=optimized_float_model.onnx" in use
+    again = section(text, "Calibrated again")
+    assert "all 12,345 integers and 48 scales of 3 weights" in again
+    assert "25 of 40 thresholds of features differ, by 25 % at most" in again
+    rows = cells(again)[2:]
+    assert rows[0] == ["`feature\\|0`", "25 %"]
+    assert rows[-1][0] == "and 5 more in `result.json`"
+    assert len(rows) == 21
+
+
+def test_a_network_that_does_not_come_back_says_what_differs() -> None:
+    wrong = dataclasses.replace(
+        AGAIN, same_elements=12_000, wrong={"w0": "345 of 400 integers differ"}, moved=()
+    )
+    text = markdown.render(dataclasses.replace(make_report(), recalibration=wrong))
+    again = section(text, "Calibrated again")
+    assert "does not give the same network: w0 (345 of 400 integers differ)" in again
+    assert cells(again)[2:] == [["`w0`", "345 of 400 integers differ"]]
+
+
+def test_without_changes_the_network_that_was_given_is_built() -> None:
+    unchanged = dataclasses.replace(AGAIN, changed=0, moved=())
+    for again in (None, unchanged):
+        report = dataclasses.replace(make_report(), recalibration=again)
+        use = section(markdown.render(report), "Use it")
+        assert f'onnx.load("{report.model}.onnx")' in use
+        assert "prepared_float_model" not in use
