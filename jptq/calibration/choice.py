@@ -24,7 +24,7 @@ from jptq.results import MethodTrial
 _logger = logging.getLogger(__name__)
 
 SURE = 2.0
-"""Standard errors of the paired differences by which a method has to be ahead of a simpler one."""
+"""Standard errors of the paired ratios by which a method has to be ahead of a simpler one."""
 
 POOR = 0.01
 """Share that is lost at INT8 above which methods per channel, and one for each feature, are tried:
@@ -35,6 +35,10 @@ REPAIRED = 1e-3
 
 APART = 2.0
 """How often the least loss at INT16 a method may lose there, above `REPAIRED`."""
+
+
+_NOTHING = 1e-6
+"""Share that counts as nothing: ratios below it say nothing."""
 
 
 class Panel(Protocol):
@@ -131,10 +135,14 @@ def _allowed(tried: Sequence[_Tried]) -> list[_Tried]:
 
 
 def _clearly(one: np.ndarray, other: np.ndarray) -> bool:
-    """Tell whether one loses clearly less than the other on the same samples."""
-    before, gain = _mean(other), other - one
+    """Tell whether one loses clearly less than the other on the same samples.
+
+    What each sample loses is compared as a ratio: some lose a hundred times what others do, and
+    the mean of differences would be theirs alone. The mean has to fall too.
+    """
+    gain = np.log((other + _NOTHING) / (one + _NOTHING))
     spread = float(np.std(gain, ddof=1)) / math.sqrt(gain.size) if gain.size > 1 else 0.0
-    return _mean(gain) > max(MARGIN * before, SURE * spread)
+    return _mean(one) < _mean(other) and _mean(gain) > max(-math.log1p(-MARGIN), SURE * spread)
 
 
 def _mean(losses: np.ndarray) -> float:

@@ -54,9 +54,21 @@ def test_a_method_that_loses_less_on_every_sample_replaces_a_simpler_one() -> No
     assert chosen(panel, MAX, KL).method == "kl"
 
 
+def test_one_sample_that_loses_a_hundred_times_more_does_not_hide_what_all_gain() -> None:
+    before = np.array([0.5, 5e-3, 4e-3, 6e-3, 5e-3, 5e-3, 4e-3, 5e-3])
+    panel = Panel(max=(before, 0.0), kl=(0.2 * before, 0.0))
+    assert chosen(panel, MAX, KL).method == "kl"
+
+
+def test_what_most_samples_gain_is_not_paid_by_one() -> None:
+    after = np.array([0.9, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3])
+    panel = Panel(max=(np.full(8, 0.02), 0.0), kl=(after, 0.0))
+    assert chosen(panel, MAX, KL).method == "max"
+
+
 def test_noise_of_the_samples_is_no_reason() -> None:
     before = np.full(8, 0.2)
-    after = before + 0.1 * np.array([-2.0, 1.5, -1.9, 1.6, -1.0, 0.6, -1.5, 1.3])
+    after = before * np.array([0.2, 2.0, 0.3, 1.8, 0.4, 1.6, 0.2, 1.0])
     assert after.mean() < 0.95 * before.mean()
     panel = Panel(max=(before, 0.0), kl=(after, 0.0))
     assert chosen(panel, MAX, KL).method == "max"
