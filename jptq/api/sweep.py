@@ -9,6 +9,7 @@ from pathlib import Path
 from jptq import files, ir
 from jptq.api import steps
 from jptq.quant.calibrated import with_assignment
+from jptq.quant.originals import absent_constants
 from jptq.results import Goal, SensitivityTable
 from jptq.results.problem import Head, Problem, ProblemType
 from jptq.results.sweep import Sweep
@@ -19,6 +20,7 @@ from jptq.tuning.goal import Judge
 from jptq.tuning.journal import Journal
 from jptq.tuning.measure import Measurer
 from jptq.tuning.prepare import Prepared, Progress, quiet
+from jptq.tuning.reference import FLOAT_FILE
 from jptq.tuning.sweep import raised
 from jptq.tuning.sweep import sweep as run_sweep
 
@@ -162,8 +164,13 @@ def ranking(
 
 
 def write(found: Sweep, prepared: Prepared, folder: Path) -> None:
-    """Write ``sweep.json``, ``quant_config.json`` and the taken row's ``calibrated_model.onnx``."""
+    """Write ``sweep.json``, ``quant_config.json`` and the taken row's ``calibrated_model.onnx``.
+
+    And the float network, if that model is nothing without it.
+    """
     assignment = raised(prepared.plan, prepared.configured, found.taken.nodes)
     files.write_json(folder / "sweep.json", found.to_json())
     files.write_json(folder / "quant_config.json", found.quant_config)
     ir.save(with_assignment(prepared.calibrated, assignment), folder / "calibrated_model.onnx")
+    if absent_constants(prepared.calibrated):
+        ir.save(ir.for_vendor(prepared.floating), folder / FLOAT_FILE)

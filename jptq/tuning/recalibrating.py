@@ -233,13 +233,18 @@ def _alike(own: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> np.ndarray
 
 
 def _off_grid(prepared: Prepared, name: str) -> int:
-    """Return how many values of a weight are no whole number of INT8 steps, but for rounding."""
+    """Return how many values of a weight are no whole number of INT8 steps, but for rounding.
+
+    The largest of each channel is on its grid by definition, or beyond it where that is clipped.
+    """
     one = prepared.plan.calibration(name)
     weight = prepared.calibrated.initializers[one.tensor]
     grid = affine(prepared.thresholds[name], INT8)
     axis = one.axis if grid.scale.size > 1 else None
     scale = grid.scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
-    return int(np.sum(np.abs(weight / scale - on_grid(weight, grid, axis)) > _ROUNDING))
+    off = np.abs(weight / scale - on_grid(weight, grid, axis)) > _ROUNDING
+    others = tuple(i for i in range(weight.ndim) if i != one.axis)
+    return int(np.sum(off & (np.abs(weight) < np.abs(weight).max(axis=others, keepdims=True))))
 
 
 def _moved(own: Mapping[str, np.ndarray], prepared: Prepared) -> tuple[Moved, ...]:

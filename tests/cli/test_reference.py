@@ -105,6 +105,16 @@ def test_export_without_the_float_network_writes_the_rest_and_says_so(
         np.testing.assert_array_equal(written.initializers[name], value)
 
 
+def test_what_a_sweep_writes_can_be_taken_up_again(jptq: Jptq, files: Files, fitted: Path) -> None:
+    goal = ("--min_cosine=0.5", "--thresholds=0.9")
+    first = jptq("sweep", f"--model={fitted / CALIBRATED}", files.flags[1], *goal, "--out=swept")
+    assert first.code == 0, first.err
+    again = jptq("evaluate", f"--model=swept/{CALIBRATED}", files.flags[1], "--json")
+    assert again.code == 0, again.err
+    of_given = jptq("evaluate", f"--model={fitted / CALIBRATED}", files.flags[1], "--json")
+    assert again.out == of_given.out
+
+
 def test_latencies_and_types_need_no_reference(jptq: Jptq, alone: Path) -> None:
     for command in ("latency", "config"):
         words = ("explain",) if command == "config" else ()
