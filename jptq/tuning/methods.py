@@ -104,7 +104,7 @@ class _Trials:
 
     def _finer(self, best: str, int16: Evaluation) -> tuple[str, Evaluation]:
         """Return the first method that all-INT16 meets the goal by, else the clearly best one."""
-        first = best
+        coarse = self._measured(best, INT8.name)
         others = self._others(key=lambda one: one.int16)
         for number, other in enumerate(others[:OTHERS]):
             self._check(number, min(OTHERS, len(others)))
@@ -112,10 +112,10 @@ class _Trials:
             if self._judge.meets(found):
                 self._measured(other.method, INT8.name)
                 return other.method, found
-            if self._gains(found, int16):
+            if self._gains(found, int16) and not self._gains(
+                coarse, self._measured(other.method, INT8.name)
+            ):
                 best, int16 = other.method, found
-        if best != first:
-            self._measured(best, INT8.name)
         return best, int16
 
     def _coarser(self, best: str, int8: Evaluation) -> str:

@@ -74,6 +74,14 @@ def test_where_all_int16_misses_the_others_are_tried_before_anything_else() -> N
     )
 
 
+def test_a_little_at_int16_is_not_bought_by_all_of_int8() -> None:
+    losses = {"max": (0.1, 1e-3), "kl": (0.1, 0.9e-3)}
+    kept, _ = tried({"max": (0.34, 0.985), "kl": (0.0, 0.988)}, losses)
+    assert kept.measurer.method == "max"
+    taken, _ = tried({"max": (0.34, 0.985), "kl": (0.3, 0.988)}, losses)
+    assert taken.measurer.method == "kl"
+
+
 def test_a_gain_that_chance_gives_too_does_not_replace_what_the_errors_chose() -> None:
     found, ran = tried({"max": (0.90, 1), "kl": (0.92, 1)}, {"max": (0.1, 0), "kl": (0.11, 0)})
     assert "kl int8" in ran
@@ -92,7 +100,7 @@ def test_few_methods_are_scored_however_many_there_are() -> None:
     names = [f"m{i}" for i in range(12)]
     losses = {name: (0.1 + 0.001 * i, 0.0) for i, name in enumerate(names)}
     _, ran = tried(dict.fromkeys(names, (0.5, 0.6)), losses)
-    assert len(ran) == 2 + OTHERS + FRONT
+    assert len(ran) <= 2 + OTHERS + FRONT
 
 
 def test_methods_that_lose_the_same_are_one_method_and_scored_once() -> None:
