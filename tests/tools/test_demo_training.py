@@ -11,7 +11,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from tools.zoo.demo import export, losses, network, render, train
+from tools.zoo.demo import losses, network, render, train
+from tools.zoo.graph import with_weights
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_both_graphs_compute_the_same_once_the_statistics_are_those_of_the_batch
     training = network.build(3, training=True)
     batch = run(training.proto, image)
     statistics = {key: batch[output] for key, output in training.statistics.items()}
-    shipped = run(export.with_weights(network.build(3).proto, statistics), image)
+    shipped = run(with_weights(network.build(3).proto, statistics), image)
     boxes, scores = np.split(shipped["detections"], [network.BOX], axis=1)
     np.testing.assert_allclose(boxes, batch["boxes"], rtol=1e-3, atol=1e-2)
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-batch["class_logits"])), atol=1e-4)
@@ -132,7 +133,7 @@ def test_a_few_steps_lower_the_losses(
             weights = train.fit(data, 40)
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
-    trained = run(export.with_weights(start.proto, weights), images)
+    trained = run(with_weights(start.proto, weights), images)
     before = run(start.proto, images)
 
     def wrong(outputs: dict[str, np.ndarray]) -> float:

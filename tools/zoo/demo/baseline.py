@@ -24,7 +24,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from tools.zoo.demo import export
+from tools.zoo.folder import load_evaluator
 
 _JOIN = "/detect/Concat"  # of pixels and probabilities
 _SETTINGS = {
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("configs/demo"))
     folder = parser.parse_args().folder
-    evaluate = export.load_evaluator(folder / "evaluate.py").evaluate
+    evaluate = load_evaluator(folder / "evaluate.py").evaluate
     floats = evaluate(forward(folder / "model.onnx"))
     print("float".ljust(32), "  ".join(f"{k} {v:.4f}" for k, v in floats.items()))
     with tempfile.TemporaryDirectory() as work:

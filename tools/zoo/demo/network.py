@@ -11,16 +11,13 @@ stops before the last sigmoids. The *inference* graph is what is shipped.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from tools.zoo.demo.render import CLASSES, MASKS, SIZE
+from tools.zoo.graph import Graph, Network
 
 OPSET = 17
 STRIDES = (4, 8)
@@ -31,22 +28,6 @@ PRIOR = 0.01
 
 
 _TWICE = np.array([1, 1, 2, 2], np.float32)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Network:
-    """A graph and the roles of its constants.
-
-    Attributes:
-      proto: The model.
-      trained: Names of the initializers that the optimizer changes.
-      statistics: ``{initializer: graph output with its value in this batch}``, means and
-        variances; empty for inference.
-    """
-
-    proto: onnx.ModelProto
-    trained: tuple[str, ...]
-    statistics: Mapping[str, str]
 
 
 def anchors() -> tuple[np.ndarray, np.ndarray]:
@@ -101,31 +82,13 @@ def build(seed: int = 0, *, training: bool = False) -> Network:
     return g.finish()
 
 
-class _Graph:
-    """A graph under construction; every method returns the name of the tensor it makes."""
+class _Graph(Graph):
+    """The layers of the network."""
 
     def __init__(self, seed: int, training: bool) -> None:
-        self._rng = np.random.default_rng(seed)
+        super().__init__("demo", seed, opset=OPSET)
         self._training = training
-        self._nodes: list[onnx.NodeProto] = []
-        self._initializers: dict[str, np.ndarray] = {}
-        self._trained: list[str] = []
-        self._statistics: dict[str, str] = {}
-        self._outputs: dict[str, list[int | str]] = {}
-
-    def node(
-        self, op: str, name: str, inputs: list[str], *, extra: int = 0, **attributes: Any
-    ) -> str:
-        """Append a node with one output, or ``1 + extra``."""
-        outputs = [f"{name}_output_{i}" for i in range(1 + extra)]
-        self._nodes.append(helper.make_node(op, inputs, outputs, name, **attributes))
-        return outputs[0]
-
-    def constant(self, name: str, value: np.ndarray, *, trained: bool = False) -> str:
-        self._initializers[name] = value
-        if trained:
-            self._trained.append(name)
-        return name
+        self.input("image", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])
 
     def plain_conv(
         self,
@@ -143,7 +106,7 @@ class _Graph:
         """A convolution that keeps the size (divided by the stride)."""
         shape = (outputs, inputs // group, kernel, kernel)
         spread = gain * math.sqrt(2 / math.prod(shape[1:]))
-        weight = (spread * self._rng.standard_normal(shape)).astype(np.float32)
+        weight = (spread * self.rng.standard_normal(shape)).astype(np.float32)
         tensors = [x, self.constant(f"{name}.weight", weight, trained=True)]
         if bias is not None:
             tensors.append(self.constant(f"{name}.bias", bias.astype(np.float32), trained=True))
@@ -189,8 +152,7 @@ class _Graph:
             return self.node("BatchNormalization", f"{name}/BatchNormalization", [x, *keys])
         moments = self._moments(x, f"{name}/moments", channels)
         for key, output in zip(keys[2:], moments, strict=True):
-            self._statistics[key] = output
-            self._outputs[output] = [channels]
+            self.statistic(key, output, [channels])
         return self.node(
             "BatchNormalization", f"{name}/BatchNormalization", [x, *keys[:2], *moments]
         )
@@ -238,7 +200,7 @@ class _Graph:
         y = self.node("Reshape", f"{name}/Reshape", [y, flat])
         parts = self.constant(f"{name}/parts", np.array([width, width, channels]))
         self.node("Split", f"{name}/Split", [y, parts], extra=2, axis=1)
-        q, k, v = self._nodes[-1].output
+        q, k, v = self.outputs_of_last()
         q = self.node("Transpose", f"{name}/Transpose", [q], perm=[0, 2, 1])
         logits = self.node("MatMul", f"{name}/qk/MatMul", [q, k])
         scale = self.constant(f"{name}/scale", np.array(width**-0.5, np.float32))
@@ -291,7 +253,7 @@ class _Graph:
         y = self.node("Concat", "/detect/levels/Concat", raw, axis=2)
         parts = self.constant("/detect/parts", np.array([2, 2, len(CLASSES)]))
         self.node("Split", "/detect/Split", [y, parts], extra=2, axis=1)
-        offset, extent, logits = self._nodes[-1].output
+        offset, extent, logits = self.outputs_of_last()
         centres, strides = anchors()
         cells = self.constant("/detect/cells", centres[None])
         scale = self.constant("/detect/strides", strides[None, None])
@@ -301,12 +263,12 @@ class _Graph:
         extent = self.node("Mul", "/detect/extent/Mul", [extent, scale])
         if self._training:
             boxes = self.node("Concat", "/detect/boxes/Concat", [centre, extent], axis=1)
-            self._output("boxes", boxes, ["N", BOX, ANCHORS])
-            self._output("class_logits", logits, ["N", len(CLASSES), ANCHORS])
+            self.output("boxes", boxes, ["N", BOX, ANCHORS])
+            self.output("class_logits", logits, ["N", len(CLASSES), ANCHORS])
             return
         scores = self.node("Sigmoid", "/detect/Sigmoid", [logits])
         joined = self.node("Concat", "/detect/Concat", [centre, extent, scores], axis=1)
-        self._output("detections", joined, ["N", rows, ANCHORS])
+        self.output("detections", joined, ["N", rows, ANCHORS])
 
     def segment(self, x: str, channels: int) -> None:
         x = self.conv(x, "/segment/reduce", channels, 24)
@@ -316,32 +278,6 @@ class _Graph:
         x = self.interpolate(x, "/segment/up1")
         shape: list[int | str] = ["N", len(MASKS), SIZE, SIZE]
         if self._training:
-            self._output("mask_logits", x, shape)
+            self.output("mask_logits", x, shape)
         else:
-            self._output("segmentation", self.node("Sigmoid", "/segment/Sigmoid", [x]), shape)
-
-    def _output(self, name: str, tensor: str, shape: list[int | str]) -> None:
-        """Give a tensor the name of a graph output, in the node that makes it."""
-        for node in self._nodes:
-            for field in (node.input, node.output):
-                for i, old in enumerate(field):
-                    if old == tensor:
-                        field[i] = name
-        self._outputs[name] = shape
-
-    def finish(self) -> Network:
-        inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])]
-        outputs = [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-            for name, shape in self._outputs.items()
-        ]
-        tensors = [numpy_helper.from_array(v, k) for k, v in self._initializers.items()]
-        graph = helper.make_graph(self._nodes, "demo", inputs, outputs, tensors)
-        proto = helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=8,
-            producer_name="jptq tools/zoo",
-        )
-        onnx.checker.check_model(proto, full_check=True)
-        return Network(proto=proto, trained=tuple(self._trained), statistics=dict(self._statistics))
+            self.output("segmentation", self.node("Sigmoid", "/segment/Sigmoid", [x]), shape)

@@ -11,35 +11,26 @@ version of XLA rounds differently and ends at other weights with about the same 
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import onnx
-import optax
 from jax import Array
 
-from jptq import ir
-from jptq.engine import Forward, trace
+from jptq.engine import Forward
+from tools.zoo import training
 from tools.zoo.demo import export, losses, network, render
+from tools.zoo.graph import Network, with_weights
+from tools.zoo.training import Batch, Schedule, Weights
 
 BATCH = 32
 SCENES = 8000
 STEPS = 3000
 STATISTICS_BATCHES = 64
-
-_LEARNING_RATE = 4e-3
-_WARM_UP = 0.05  # of all steps
-_WEIGHT_DECAY = 1e-3
-_LARGEST_GRADIENT = 5.0
 WEIGHT_SEED, ORDER_SEED = 0, 0
-
-Weights = dict[str, Array]
-Data = Mapping[str, np.ndarray]
 
 
 def main() -> None:
@@ -55,12 +46,12 @@ def main() -> None:
     data = {key: np.stack([scene[key] for scene in scenes]) for key in scenes[0]}
     print(f"rendered {SCENES} scenes in {time.perf_counter() - start:.0f} s", flush=True)
     weights = fit(data, arguments.steps)
-    proto = export.with_weights(network.build().proto, weights)
+    proto = with_weights(network.build().proto, weights)
     scores = export.write(arguments.out, proto)
     print(f"{scores} in {time.perf_counter() - start:.0f} s")
 
 
-def fit(data: Data, steps: int) -> dict[str, np.ndarray]:
+def fit(data: Batch, steps: int) -> dict[str, np.ndarray]:
     """Return trained weights and the statistics of the normalizations.
 
     Args:
@@ -68,59 +59,22 @@ def fit(data: Data, steps: int) -> dict[str, np.ndarray]:
       steps: Number of updates.
     """
     graph = network.build(WEIGHT_SEED, training=True)
-    forward = _trace(graph.proto)
-    fixed = {k: w for k, w in forward.weights.items() if k not in graph.trained}
-    weights = {k: forward.weights[k] for k in graph.trained}
-    rate = optax.warmup_cosine_decay_schedule(0.0, _LEARNING_RATE, int(_WARM_UP * steps), steps)
-    optimizer = optax.flatten(  # all weights as one: a third less to compile
-        optax.chain(
-            optax.clip_by_global_norm(_LARGEST_GRADIENT),
-            optax.adamw(rate, weight_decay=_WEIGHT_DECAY),
-        )
-    )
+    shape = (BATCH, 3, render.SIZE, render.SIZE)
+    forward = training.traced(graph.proto, {"image": np.zeros(shape, np.float32)})
 
     def loss(weights: Weights, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
         image = batch["image"].astype(jnp.float32) / 255
-        return losses.total(forward.apply({**fixed, **weights}, {"image": image}), batch)
+        return losses.total(forward.apply(weights, {"image": image}), batch)
 
-    @jax.jit
-    def update(
-        weights: Weights, state: optax.OptState, batch: Mapping[str, Array]
-    ) -> tuple[Weights, optax.OptState, dict[str, Array]]:
-        gradient, parts = jax.grad(loss, has_aux=True)(weights, batch)
-        change, state = optimizer.update(gradient, state, weights)
-        return optax.apply_updates(weights, change), state, parts
-
-    state = optimizer.init(weights)
-    log = _Log(steps)
-    for batch in _batches(data, steps):
-        weights, state, parts = update(weights, state, batch)
-        log(parts)
-    statistics = _statistics(graph, forward, {**fixed, **weights}, data)
-    return {k: np.asarray(w) for k, w in {**weights, **statistics}.items()}
+    batches = training.shuffled(data, BATCH, steps, seed=ORDER_SEED)
+    schedule = Schedule(steps=steps, learning_rate=4e-3, weight_decay=1e-3)
+    weights = training.fit(graph, forward, loss, batches, schedule)
+    statistics = _statistics(graph, forward, weights, data)
+    names = (*graph.trained, *statistics)
+    return {name: np.asarray({**weights, **statistics}[name]) for name in names}
 
 
-def _trace(proto: onnx.ModelProto) -> Forward:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "training.onnx"
-        onnx.save(proto, path)
-        model = ir.load(path)
-    shape = (BATCH, 3, render.SIZE, render.SIZE)
-    return trace(model, {"image": np.zeros(shape, np.float32)})
-
-
-def _batches(data: Data, count: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yield batches of every scene in a new order, again and again."""
-    rng = np.random.default_rng(ORDER_SEED)
-    order = np.empty(0, np.int64)
-    for _ in range(count):
-        if order.size < BATCH:
-            order = rng.permutation(len(data["image"]))
-        chosen, order = order[:BATCH], order[BATCH:]
-        yield {key: values[chosen] for key, values in data.items()}
-
-
-def _statistics(graph: network.Network, forward: Forward, weights: Weights, data: Data) -> Weights:
+def _statistics(graph: Network, forward: Forward, weights: Weights, data: Batch) -> Weights:
     """Return means and variances of the finished network, averaged over batches.
 
     Source: Wu and Johnson 2021, arXiv:2105.07576, section 3 ("precise" statistics).
@@ -131,30 +85,9 @@ def _statistics(graph: network.Network, forward: Forward, weights: Weights, data
         outputs = forward.apply(weights, {"image": image.astype(jnp.float32) / 255})
         return {key: outputs[name] for key, name in graph.statistics.items()}
 
-    found = [measure(batch["image"]) for batch in _batches(data, STATISTICS_BATCHES)]
+    batches = training.shuffled(data, BATCH, STATISTICS_BATCHES, seed=ORDER_SEED)
+    found = [measure(batch["image"]) for batch in batches]
     return {key: jnp.mean(jnp.stack([f[key] for f in found]), axis=0) for key in found[0]}
-
-
-class _Log:
-    """Print the mean of every loss now and then."""
-
-    _EVERY = 200
-
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
-        self._seen: list[dict[str, Array]] = []
-        self._count = 0
-        self._start = time.perf_counter()
-
-    def __call__(self, parts: dict[str, Array]) -> None:
-        self._count += 1
-        self._seen.append(parts)
-        if len(self._seen) == self._EVERY or self._count == self._steps:
-            means = {k: float(np.mean([p[k] for p in self._seen])) for k in self._seen[0]}
-            shown = "  ".join(f"{k} {v:.3f}" for k, v in means.items())
-            pace = (time.perf_counter() - self._start) / self._count
-            print(f"{self._count:5d}  {shown}  {1e3 * pace:.0f} ms a step", flush=True)
-            self._seen.clear()
 
 
 if __name__ == "__main__":
