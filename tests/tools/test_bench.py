@@ -100,15 +100,24 @@ def test_filling_a_page_replaces_what_stood_in_its_slots_only(tmp_path: Path) ->
 
 def test_a_folder_without_networks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such network"):
-        networks.find(tmp_path)
+        networks.find([tmp_path])
 
 
 def test_a_network_can_be_chosen_by_name(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.onnx").touch()
-    assert [n.name for n in networks.find(tmp_path, ["b"])] == ["b"]
-    assert [n.name for n in networks.find(tmp_path / "a")] == ["a"]
+    assert [n.name for n in networks.find([tmp_path], ["b"])] == ["b"]
+    assert [n.name for n in networks.find([tmp_path / "a"])] == ["a"]
+
+
+def test_networks_of_several_folders_come_in_the_order_of_the_folders(tmp_path: Path) -> None:
+    for name in ("theirs/c", "theirs/d", "ours/a"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "model.onnx").touch()
+    folders = [tmp_path / "theirs", tmp_path / "ours"]
+    assert [n.name for n in networks.find(folders)] == ["c", "d", "a"]
+    assert [n.name for n in networks.find(folders, ["a", "d"])] == ["d", "a"]
 
 
 @pytest.mark.slow

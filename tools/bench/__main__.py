@@ -19,7 +19,9 @@ def main() -> None:
     """Measure, print tables, store figures."""
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("name", choices=[*BENCHES, "all"])
-    parser.add_argument("models", type=Path, help="folder of networks, or of one network")
+    parser.add_argument(
+        "models", type=Path, nargs="+", help="folders of networks, or of one network each"
+    )
     parser.add_argument("--network", nargs="+", default=[], help="only these")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds (default 7)")
     parser.add_argument("--seed", type=int, default=0)

@@ -76,21 +76,25 @@ class Network:
         return Network(target)
 
 
-def find(folder: Path, names: Sequence[str] = ()) -> list[Network]:
-    """Return the networks of a folder, or the one that the folder is.
+def find(folders: Sequence[Path], names: Sequence[str] = ()) -> list[Network]:
+    """Return the networks of folders; a folder may be a network itself.
 
     Raises:
       DataError: There is none, or none of that name.
     """
-    if (folder / "model.onnx").is_file():
-        return [Network(folder)]
-    found = [Network(path.parent) for path in sorted(folder.glob("*/model.onnx"))]
+    found = [network for folder in folders for network in _inside(folder)]
     chosen = [network for network in found if not names or network.name in names]
     if not chosen:
         known = ", ".join(network.name for network in found) or "none"
         raise DataError(
-            f"no such network in {folder}",
+            f"no such network in {', '.join(map(str, folders))}",
             why=f"found: {known}",
             hint="give a folder of folders that hold model.onnx and calibration_data/",
         )
     return chosen
+
+
+def _inside(folder: Path) -> list[Network]:
+    if (folder / "model.onnx").is_file():
+        return [Network(folder)]
+    return [Network(path.parent) for path in sorted(folder.glob("*/model.onnx"))]
