@@ -368,9 +368,10 @@ def test_ec_stands_in_for_the_trial_of_int16_on_single_quantizers(name: str) -> 
         trial[given] = "int16"
     whole = before.error(uniform(before.plan, "int16"))
     assert ec.error(uniform(ec.plan, "int16")) < whole
-    # Between values a part of the rounding is another: 7 % of the whole measured.
+    # Between values a part of the rounding is another: 7 % of the whole measured, elsewhere 0.9 %
+    # (a Gemm; SSE4_2 to AVX512). Four times that is granted.
     assert before.error(trial) == pytest.approx(
-        ec.error(uniform(ec.plan, "int16")), abs=whole / (3 if name in LINEAR else 30)
+        ec.error(uniform(ec.plan, "int16")), abs=whole * (0.3 if name in LINEAR else 0.04)
     )
 
 
