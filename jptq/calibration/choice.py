@@ -82,14 +82,16 @@ def choose(
       The best one, with `Calibrated.compared` and `Calibrated.rivals`.
     """
     tried: list[_Tried] = []
+    tensorwise: list[_Tried] = []
     left = 0
     for number, method in enumerate(sorted(methods, key=_simplicity)):
-        if tried and method.per_channel and _least(tried) <= POOR:
+        if tensorwise and method.per_channel and _least(tensorwise) <= POOR:
             break
         if tried and enough():
             left = len(methods) - number
             break
         tried.append(_judged(found(method), number, panel))
+        tensorwise += [] if method.per_channel else tried[-1:]
     if mixed is not None and not left and _least(tried) > POOR and not enough():
         tried.append(_judged(mixed(), len(methods), panel))
     if left:

@@ -30,7 +30,8 @@ class Panel:
 
 
 def found(method: Method) -> Calibrated:
-    name = "channels" if method.per_channel else "share" if method.percentile < 1 else method.name
+    names = ("share", "clipped") if method.percentile < 1 else (method.name, "channels")
+    name = names[method.per_channel]
     return Calibrated(thresholds={}, method=name)
 
 
@@ -98,6 +99,18 @@ def test_thresholds_per_channel_are_tried_only_where_the_others_are_poor(
     panel = Panel(max=(loss, 0.0), channels=(0.5 * loss, 0.0))
     result = chosen(panel, MAX, CHANNELS)
     assert (panel.asked, result.method) == (asked, asked[-1])
+
+
+def test_where_only_such_methods_are_asked_for_all_are_tried() -> None:
+    panel = Panel(channels=(0.5 * POOR, 0.0), clipped=(0.1 * POOR, 0.0))
+    clipped = Method(name="max", percentile=0.99995, per_channel=True)
+    assert chosen(panel, CHANNELS, clipped).method == "clipped"
+
+
+def test_all_of_them_are_tried_if_one_is() -> None:
+    panel = Panel(max=(0.3, 0.0), channels=(0.5 * POOR, 0.0), clipped=(0.1 * POOR, 0.0))
+    clipped = Method(name="max", percentile=0.99995, per_channel=True)
+    assert chosen(panel, MAX, CHANNELS, clipped).method == "clipped"
 
 
 @pytest.mark.parametrize("poor", [True, False])
