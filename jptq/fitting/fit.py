@@ -76,11 +76,11 @@ def fit(
     observed = Observed(runner, layers, samples, HESSIANS)
     outcomes = _outcomes(observed, thresholds, layers, mode, progress)
     held = split(len(samples))[1]
-    judged = _table(runner, thresholds, layers)
-    return _judged(mode, outcomes, lambda one: network_error(observed, judged, held, one))
+    wanted = _table(runner, thresholds, layers)
+    return judged(mode, outcomes, lambda one: network_error(observed, wanted, held, one))
 
 
-def _judged(
+def judged(
     mode: str, outcomes: Sequence[Outcome], error: Callable[[Mapping[str, np.ndarray]], float]
 ) -> Fitted:
     """Return what the network as a whole is better with: all of it, the biases alone, nothing.
@@ -95,7 +95,8 @@ def _judged(
         return Fitted(constants={}, report=dataclasses.replace(report, reason="no layer gains"))
     plain = error({})
     report = dataclasses.replace(report, plain=plain)
-    for tried in (outcomes, [one.plainer for one in outcomes]):
+    plainer = [[one.plainer for one in outcomes]] if mode == "auto" else []
+    for tried in (outcomes, *plainer):
         constants = _constants(tried)
         found = error(constants) if constants else math.nan
         if found < plain:

@@ -61,8 +61,9 @@ class Fit:
       mode: Of `MODES`.
       layers: Every constant weight with a quantizer, in graph order.
       plain: Error of the network's outputs on samples that were held out, before a final Softmax
-        or Sigmoid, weights rounded to the nearest and everything else INT16: relative like that of
-        a layer, mean over the outputs. NaN if nothing was tried.
+        or Sigmoid, weights rounded to the nearest and everything else INT16: sum of squared errors
+        over sum of squared deviations from the mean, mean over the outputs. NaN if nothing was
+        tried.
       fitted: The same with what the layers' guards kept.
       kept: It is better; otherwise nothing is changed.
       reason: Why nothing is changed, in words.

@@ -34,19 +34,18 @@ from jptq.quant.calibrated import (
 from jptq.quant.compensate import compensate, compensations
 from jptq.quant.config import Activation, Config, load_config
 from jptq.quant.export import network_digest
-from jptq.quant.originals import float_constants, with_originals
+from jptq.quant.originals import float_constants
 from jptq.quant.pairs import Pair, pairs_of
 from jptq.quant.placement import place
 from jptq.quant.plan import Plan
 from jptq.quant.remarks import graph_notes
 from jptq.quant.resolve import pins, resolve
-from jptq.results import LatencyTable, MethodTrial
+from jptq.results import Fit, LatencyTable, MethodTrial
 from jptq.targets import Target, load_target
 from jptq.tuning.calibrating import thresholds
-from jptq.tuning.correction import corrected
+from jptq.tuning.constants import Constants, with_constants
 from jptq.tuning.deadline import passed
 from jptq.tuning.journal import Journal
-from jptq.tuning.scoring import FirstSample
 from jptq.tuning.source import data_notes, load_float
 from jptq.tuning.thresholds import load as load_thresholds
 from jptq.tuning.thresholds import save as save_thresholds
@@ -108,6 +107,7 @@ class Prepared:
       methods: The calibration methods that were compared; none if there was no choice.
       rivals: Gives the network by those of them that were not taken, by their tags.
       unsplit: `floating` before operators were split for ec; None of a calibrated file.
+      fit: What was fitted to the samples; None if nothing was to be, and of a calibrated file.
     """
 
     name: str
@@ -125,6 +125,7 @@ class Prepared:
     methods: tuple[MethodTrial, ...] = ()
     rivals: Mapping[str, Callable[[], Prepared]] = dataclasses.field(default_factory=dict)
     unsplit: Model | None = None
+    fit: Fit | None = None
 
     @cached_property
     def floats(self) -> Mapping[str, np.ndarray]:
@@ -189,6 +190,7 @@ def prepare(
     measured_latency: Path | None = None,
     strict_integers: bool = False,
     documented_search: bool = False,
+    fit: str = "off",
     journal: Journal | None = None,
     deadline: float | None = None,
     progress: Progress = quiet,
@@ -209,6 +211,7 @@ def prepare(
         integers, instead of adding exactly.
       documented_search: Calibration methods are compared as the vendor's tool does it, by the
         first sample.
+      fit: What of weights and biases is fitted to the samples (`jptq.fitting.MODES`).
       journal: Reuses what an earlier run with the same inputs found.
       deadline: `time.monotonic` value after which no further calibration method is compared.
       progress: Called as work goes on.
@@ -221,7 +224,9 @@ def prepare(
     )
     progress("load", 1, 1)
     progress("prepare", 0, 0)
-    if config.bias_correction is not None:
+    journal = journal or Journal(None)
+    constants = Constants(samples, target, fit, journal, progress)
+    if config.bias_correction is not None or constants.fits:
         unsplit = bias.with_biases(unsplit)
     floating = compensate(
         unsplit,
@@ -240,7 +245,6 @@ def prepare(
         *(("strict integers",) if strict_integers else ()),
         *(("documented search",) if documented_search else ()),
     )
-    journal = journal or Journal(None)
     example = samples[0]
     program = lower(floating, example)
     floats = {n for n, dtype in program.dtypes.items() if dtype == np.float32}
@@ -275,29 +279,7 @@ def prepare(
         for name, wanted in found.types.items():
             types[name] = finest([types[name], accepted(plan.calibration(name), wanted)])
         calibrated = with_assignment(calibrated, types)
-        biases: dict[str, np.ndarray] = {}
-        if config.bias_correction is not None:
-            known = journal.load_arrays("biases", identity)
-            if known is None:
-                known = dict(
-                    corrected(
-                        runner,
-                        table(plan, thresholds_of(calibrated), types),
-                        samples,
-                        FirstSample(runner, samples, target, config),
-                        config.bias_correction,
-                        progress=lambda done, total: progress("correct biases", done, total),
-                    ).biases
-                )
-                journal.save_arrays("biases", identity, arrays=known)
-            biases = known
-            calibrated = dataclasses.replace(
-                calibrated, initializers={**calibrated.initializers, **biases}
-            )
-            calibrated = with_originals(calibrated, {n: floating.initializers[n] for n in biases})
-        calibrated = dataclasses.replace(
-            calibrated, metadata={**calibrated.metadata, MARCH: target.march, METHOD: found.method}
-        )
+        changed: dict[str, np.ndarray] = {}
 
         def same_programs(
             model: Model,
@@ -308,8 +290,16 @@ def prepare(
             floats: Mapping[str, np.ndarray],
         ) -> Runner:
             if runner.serves(plan):
-                return runner.sharing(model, plan=plan, changed=biases, floats=floats)
+                return runner.sharing(model, plan=plan, changed=changed, floats=floats)
             return Runner(model, example, plan=plan, batching=batching, floats=floats)
+
+        if constants.fits or config.bias_correction is not None:
+            plain = same_programs(calibrated, example, plan=plan, batching=batching, floats={})
+            changed = constants.of(plain, types, config, identity)
+            calibrated = with_constants(calibrated, changed)
+        calibrated = dataclasses.replace(
+            calibrated, metadata={**calibrated.metadata, MARCH: target.march, METHOD: found.method}
+        )
 
         made = assembled(
             path,
@@ -322,10 +312,10 @@ def prepare(
             batching=batching,
             measured_latency=measured_latency,
             strict_integers=strict_integers,
-            identity=identity,
+            identity=constants.digest(identity),
             make=same_programs,
         )
-        return dataclasses.replace(made, unsplit=unsplit)
+        return dataclasses.replace(made, unsplit=unsplit, fit=constants.report)
 
     def rival(other: Calibrated) -> Callable[[], Prepared]:
         named = config.calibrated_by(activation_of(other.method))

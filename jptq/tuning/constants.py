@@ -1,0 +1,159 @@
+"""Constants that a calibrated network computes with in place of the float network's own.
+
+Weights and biases that are fitted to the samples (`jptq.fitting`), and biases that the
+configuration asks to be corrected (`jptq.tuning.correction`), in this order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from jptq import files, fitting
+from jptq.data import Samples
+from jptq.engine import Runner, memory
+from jptq.fitting import MODES, Fitted
+from jptq.ir.model import Model
+from jptq.quant.assign import Assignment, table
+from jptq.quant.calibrated import thresholds_of
+from jptq.quant.config import Config
+from jptq.quant.originals import with_originals
+from jptq.registry import lookup
+from jptq.results import Fit
+from jptq.targets import Target
+from jptq.tuning.correction import corrected
+from jptq.tuning.journal import Journal
+from jptq.tuning.scoring import FirstSample
+
+_REPORT = "report"
+_CONSTANT = "c:"
+
+
+class Constants:
+    """Finds them, once for all thresholds that a network may be given: a fit needs none of them.
+
+    Args:
+      samples: Calibration samples.
+      target: Accelerator.
+      mode: What is fitted (`jptq.fitting.MODES`).
+      journal: Keeps what is found.
+      progress: ``progress(step, done, total)``.
+
+    Attributes:
+      report: Of the fit; None as long as there is none.
+
+    Raises:
+      UnknownNameError: There is no such mode.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        target: Target,
+        mode: str,
+        journal: Journal,
+        progress: Callable[[str, int, int], None],
+    ) -> None:
+        lookup(dict.fromkeys(MODES), mode, "way to fit", where="--fit")
+        self.samples = samples
+        self.target = target
+        self.mode = mode
+        self.journal = journal
+        self.progress = progress
+        self._fitted: Fitted | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether anything may be fitted."""
+        return self.mode != "off"
+
+    @property
+    def report(self) -> Fit | None:
+        """What the fit did."""
+        return None if self._fitted is None else self._fitted.report
+
+    def of(
+        self, runner: Runner, types: Assignment, config: Config, identity: str
+    ) -> dict[str, np.ndarray]:
+        """Return the constants that change.
+
+        Args:
+          runner: Of the calibrated graph, with the float network's constants.
+          types: What the configuration asks for.
+          config: May ask for corrected biases.
+          identity: Digest of everything that they depend on.
+
+        Returns:
+          ``{initializer: float32}``.
+        """
+        changed = dict(self._fit(runner, types, identity)) if self.fits else {}
+        if config.bias_correction is None:
+            return changed
+        identity = self.digest(identity)
+        known = self.journal.load_arrays("biases", identity)
+        if known is None:
+            weights, own = with_constants(runner.model, changed), runner.model.initializers
+            running = runner.sharing(
+                weights, plan=runner.plan, changed=changed, floats={n: own[n] for n in changed}
+            )
+            assert runner.plan is not None
+            known = dict(
+                corrected(
+                    running,
+                    table(runner.plan, thresholds_of(runner.model), types),
+                    self.samples,
+                    FirstSample(running, self.samples, self.target, config),
+                    config.bias_correction,
+                    progress=lambda done, total: self.progress("correct biases", done, total),
+                ).biases
+            )
+            self.journal.save_arrays("biases", identity, arrays=known)
+        return {**changed, **known}
+
+    def digest(self, identity: str) -> str:
+        """Return the digest of what depends on the constants too."""
+        return files.digest(identity, "fit", self.mode) if self.fits else identity
+
+    def _fit(self, runner: Runner, types: Assignment, identity: str) -> Mapping[str, np.ndarray]:
+        if self._fitted is None:
+            self._fitted = self._kept(identity)
+        if self._fitted is None:
+            found = fitting.fit(
+                runner,
+                self.samples,
+                thresholds_of(runner.model),
+                types,
+                mode=self.mode,
+                progress=lambda done, total: self.progress("fit weights", done, total),
+            )
+            memory.release()
+            constants = {f"{_CONSTANT}{name}": value for name, value in found.constants.items()}
+            report = np.asarray(json.dumps(found.report.to_json()))
+            arrays = {**constants, _REPORT: report}
+            self.journal.save_arrays("fit", identity, self.mode, arrays=arrays)
+            self._fitted = found
+        return self._fitted.constants
+
+    def _kept(self, identity: str) -> Fitted | None:
+        """Return what an earlier run found."""
+        known = self.journal.load_arrays("fit", identity, self.mode)
+        if known is None:
+            return None
+        report = Fit.from_json(json.loads(str(known.pop(_REPORT))))
+        constants = {name.removeprefix(_CONSTANT): value for name, value in known.items()}
+        return Fitted(constants=constants, report=report)
+
+
+def with_constants(model: Model, constants: Mapping[str, np.ndarray]) -> Model:
+    """Return a model with some constants changed, and a note of what they were.
+
+    Args:
+      model: A calibrated model with the float network's constants.
+      constants: ``{initializer: float32}``.
+    """
+    own = model.initializers
+    changed = dataclasses.replace(model, initializers={**own, **constants})
+    return with_originals(changed, {name: own[name] for name in constants})
