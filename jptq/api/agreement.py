@@ -26,7 +26,6 @@ from jptq import ir
 from jptq.metrics import similarity
 from jptq.numerics.qtypes import INT8, qtype
 from jptq.quant.assign import Assignment, Table
-from jptq.quant.calibrated import with_assignment
 from jptq.quant.export import to_qdq
 from jptq.quant.plan import FEATURE
 from jptq.results import Agreement, OutputAgreement
@@ -68,7 +67,7 @@ def check_export(
         return Agreement()
     name = f"onnxruntime {runtime.__version__}"
     assignment = prepared.configured if assignment is None else assignment
-    exported = to_qdq(with_assignment(prepared.calibrated, assignment))
+    exported = to_qdq(prepared.mixed(assignment))
     with tempfile.TemporaryDirectory(prefix="jptq-check-") as folder:
         path = Path(folder) / "qdq_model.onnx"
         ir.save(exported, path)

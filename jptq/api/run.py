@@ -18,7 +18,6 @@ from jptq.api.agreement import check_export
 from jptq.engine import Batching
 from jptq.engine.cache import enable_compilation_cache
 from jptq.quant.assign import Assignment
-from jptq.quant.calibrated import with_assignment
 from jptq.quant.config import Config, load_config
 from jptq.quant.export import to_qdq
 from jptq.results import PREPARED_FILE, Recalibration, Report
@@ -203,7 +202,7 @@ def shipped(
       progress: Called as work goes on.
     """
     path = folder / PREPARED_FILE
-    ir.save(prepared_float(prepared), path)
+    ir.save(prepared_float(prepared, assignment), path)
     return recalibrated(path, prepared, assignment, journal=journal, progress=progress)
 
 
@@ -219,7 +218,7 @@ def _for_prepared(config: Mapping[str, Any], prepared: Prepared) -> dict[str, An
 
 def write(found: Report, prepared: Prepared, folder: Path) -> None:
     """Write the other result files but ``run.json``: same inputs, same bytes."""
-    mixed = with_assignment(prepared.calibrated, found.assignment)
+    mixed = prepared.mixed(found.assignment)
     models = {
         FLOAT_FILE: prepared.floating,
         "calibrated_model.onnx": mixed,

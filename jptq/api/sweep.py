@@ -171,6 +171,6 @@ def write(found: Sweep, prepared: Prepared, folder: Path) -> None:
     assignment = raised(prepared.plan, prepared.configured, found.taken.nodes)
     files.write_json(folder / "sweep.json", found.to_json())
     files.write_json(folder / "quant_config.json", found.quant_config)
-    ir.save(with_assignment(prepared.calibrated, assignment), folder / "calibrated_model.onnx")
+    ir.save(prepared.mixed(assignment), folder / "calibrated_model.onnx")
     if absent_constants(prepared.calibrated):
         ir.save(ir.for_vendor(prepared.floating), folder / FLOAT_FILE)

@@ -111,12 +111,19 @@ class WeightSlot:
       calibration: Index of its quantizer, or None.
       axis: Channel axis of the quantizer in canonical order, or None.
       pack: Brings the (quantized) constant into its consumer's form, or None.
+      follows: Index of the quantizer of the weight that a bias was fitted with, or None.
     """
 
     tensor: str
     calibration: int | None
     axis: int | None
     pack: Callable[[Array], Array] | None
+    follows: int | None = None
+
+    @property
+    def owner(self) -> int | None:
+        """Index of the quantizer that decides on its values, or None."""
+        return self.calibration if self.calibration is not None else self.follows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -22,8 +22,9 @@ from jptq.engine.quantizing import TableQuantizer
 from jptq.errors import ModelError, ShapeError
 from jptq.ir.float32 import taken
 from jptq.ir.model import Model
-from jptq.numerics.qtypes import FLOAT32
+from jptq.numerics.qtypes import FLOAT32, INT8
 from jptq.quant.assign import Table, table
+from jptq.quant.originals import owners_of
 from jptq.quant.plan import Plan
 
 __all__ = ["Compilations", "Feeds", "Packed", "Runner", "SampleSet"]
@@ -99,7 +100,8 @@ class Runner:
       plan: The quantizers of a calibrated graph.
       batching: Bounds the samples of a program run.
       prefer: Lowerings to force (`lower`).
-      floats: Constants of the float network where the graph holds others (corrected biases).
+      floats: Constants of the float network where the graph holds others (fitted weights, corrected
+        biases). What was fitted to INT8 (`owners_of`) has them too while its weight is not INT8.
 
     Raises:
       ModelError: The graph cannot be lowered, or one of `floats` is part of the programs.
@@ -127,6 +129,7 @@ class Runner:
         # Not by jnp.asarray, which compiles a program for every shape.
         self.weights: dict[str, Array] = jax.device_put(dict(self.program.weights))
         self.floats = self._replacements(floats)
+        self._follow()
         jit = self.compilations.jit
         self._prepare_float = jit("prepare float", lambda w: self.program.prepare(w, None))
         self._prepare = jit("prepare", self._prepare_quantized)
@@ -168,7 +171,25 @@ class Runner:
         )
         other.weights = {**self.weights, **jax.device_put(new)}
         other.floats = self._replacements(floats)
+        other._follow()
         return other
+
+    def _follow(self) -> None:
+        """Note of constants that were fitted with a weight whose they are."""
+        index = {} if self.plan is None else self.plan.index
+        known = {n: index[q] for n, q in owners_of(self.model).items() if q in index}
+        self._fitted = {name: k for name, k in known.items() if name in self.floats}
+        slots = {
+            key: dataclasses.replace(slot, follows=self._fitted.get(slot.tensor))
+            for key, slot in self.program.slots.items()
+        }
+        self.program = dataclasses.replace(self.program, slots=slots)
+
+    def _unfitted(self, table: Table) -> dict[str, np.ndarray]:
+        """Return the float values of what was fitted to INT8 and is not INT8 under a table."""
+        lower, upper, gate = (np.asarray(v) for v in (table.lower, table.upper, table.gate))
+        int8 = (gate > 0) & (lower == INT8.lower) & (upper == INT8.upper)
+        return {name: self.floats[name] for name, k in self._fitted.items() if not int8[k]}
 
     @functools.cached_property
     def replaceable(self) -> frozenset[str]:
@@ -264,6 +285,7 @@ class Runner:
         weights = {**self.weights, **jax.device_put(new)}
         if table is None:
             return self._packed(weights) if changed else self.float_weights
+        weights |= jax.device_put(self._unfitted(table))
         device = jax.device_put(table)
         return Packed(self._prepare(weights, device), device)
 

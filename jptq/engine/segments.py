@@ -203,7 +203,7 @@ class Segmented:
     @functools.cached_property
     def _positions(self) -> Mapping[int, tuple[int, ...]]:
         """Segments in which each quantizer acts."""
-        by_slot = {key: slot.calibration for key, slot in self.program.slots.items()}
+        by_slot = {key: slot.owner for key, slot in self.program.slots.items()}
         found: dict[int, list[int]] = {}
         for index, segment in enumerate(self.segments):
             for step in self.program.steps[segment.start : segment.stop]:

@@ -34,11 +34,18 @@ class Fitted:
 
     Attributes:
       constants: Initializers of the float network that change: weights on their grid, biases.
+      owners: ``{initializer: quantizer of the weight that it was fitted with}``, of all of them.
       report: What was done, and why not more.
     """
 
     constants: Mapping[str, np.ndarray]
+    owners: Mapping[str, str]
     report: Fit
+
+    @classmethod
+    def nothing(cls, report: Fit) -> Fitted:
+        """Return a fit that changes nothing."""
+        return cls(constants={}, owners={}, report=report)
 
 
 def fit(
@@ -67,12 +74,12 @@ def fit(
     if mode not in MODES:
         raise UnknownNameError("way to fit", mode, MODES)
     if mode == "off":
-        return Fitted(constants={}, report=Fit(mode=mode))
+        return Fitted.nothing(Fit(mode=mode))
     layers = layers_of(runner, assignment)
     if len(samples) < _SETS:
         reason = "a single sample cannot be fitted to and held out"
         rows = tuple(untouched(one, one.reason).row for one in layers)
-        return Fitted(constants={}, report=Fit(mode=mode, layers=rows, reason=reason))
+        return Fitted.nothing(Fit(mode=mode, layers=rows, reason=reason))
     observed = Observed(runner, layers, samples, HESSIANS)
     outcomes = _outcomes(observed, thresholds, layers, mode, progress)
     held = split(len(samples))[1]
@@ -92,7 +99,7 @@ def judged(
     """
     report = Fit(mode=mode, layers=tuple(one.row for one in outcomes))
     if not _constants(outcomes):
-        return Fitted(constants={}, report=dataclasses.replace(report, reason="no layer gains"))
+        return Fitted.nothing(dataclasses.replace(report, reason="no layer gains"))
     plain = error({})
     report = dataclasses.replace(report, plain=plain)
     plainer = [[one.plainer for one in outcomes]] if mode == "auto" else []
@@ -102,12 +109,13 @@ def judged(
         if found < plain:
             rows = tuple(one.row for one in tried)
             kept = dataclasses.replace(report, layers=rows, fitted=found, kept=True)
-            return Fitted(constants=constants, report=kept)
+            owners = {n: one.layer.calibration.name for one in tried for n in one.constants}
+            return Fitted(constants=constants, owners=owners, report=kept)
         if tried is outcomes:
             report = dataclasses.replace(report, fitted=found)
     rows = tuple(dataclasses.replace(row, kept=PLAIN) for row in report.layers)
     reason = "the network is no better with what its layers gain"
-    return Fitted(constants={}, report=dataclasses.replace(report, layers=rows, reason=reason))
+    return Fitted.nothing(dataclasses.replace(report, layers=rows, reason=reason))
 
 
 def _outcomes(

@@ -39,6 +39,7 @@ class Outcome:
       biases: What it would keep if only biases could change.
     """
 
+    layer: Layer
     row: LayerFit
     constants: Constants
     biases: Constants
@@ -47,13 +48,13 @@ class Outcome:
     def plainer(self) -> Outcome:
         """The outcome with biases alone."""
         row = dataclasses.replace(self.row, kept=BIAS if self.biases else PLAIN)
-        return Outcome(row=row, constants=self.biases, biases=self.biases)
+        return dataclasses.replace(self, row=row, constants=self.biases)
 
 
 def untouched(layer: Layer, reason: str, rows: int = 0) -> Outcome:
     """Return the outcome of a layer that nothing was tried on."""
     row = LayerFit(nodes=layer.nodes, weight=layer.weight, kept=PLAIN, rows=rows, reason=reason)
-    return Outcome(row=row, constants={}, biases={})
+    return Outcome(layer=layer, row=row, constants={}, biases={})
 
 
 def outcome(
@@ -106,6 +107,7 @@ def outcome(
     simple = [name for name in names if name == BIAS]
     kept = _best(errors, [name for name in names if name in allowed], needed)
     return Outcome(
+        layer=layer,
         row=LayerFit(
             nodes=layer.nodes,
             weight=layer.weight,

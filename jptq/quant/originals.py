@@ -25,12 +25,18 @@ import numpy as np
 from jptq import files
 from jptq.errors import ModelError
 from jptq.ir.model import Model
+from jptq.numerics.qtypes import INT8
 
 ORIGINALS = "float_constants"
 """Metadata of a calibrated model: JSON ``{initializer: float32, little endian, as base64}``."""
 
 REFERENCE = "float_reference"
 """Metadata of a calibrated model: JSON ``{initializer: digest of its float value}``."""
+
+FITTED = "fitted_constants"
+"""Metadata of a calibrated model: JSON ``{initializer: quantizer of its layer's weight}``.
+
+Its values are fitted to INT8. Where that weight has another type, the float values count."""
 
 
 def with_originals(model: Model, originals: Mapping[str, np.ndarray]) -> Model:
@@ -116,6 +122,48 @@ def float_constants(model: Model, floating: Model) -> dict[str, np.ndarray]:
     return {name: floating.initializers[name] for name in noted}
 
 
+def with_owners(model: Model, owners: Mapping[str, str]) -> Model:
+    """Return the model with a note of which constants were fitted with which weight.
+
+    Args:
+      model: A calibrated model.
+      owners: ``{initializer: quantizer of the weight}``, of weights and biases.
+    """
+    if not owners:
+        return model
+    note = json.dumps(dict(sorted(owners.items())))
+    return dataclasses.replace(model, metadata={**model.metadata, FITTED: note})
+
+
+def owners_of(model: Model) -> dict[str, str]:
+    """Return ``{fitted constant: quantizer of the weight it was fitted with}``.
+
+    What the graph has lost since is left out.
+
+    Raises:
+      ModelError: The note is damaged.
+    """
+    quantizers = {node.name for node in model.nodes if node.is_calibration}
+    found = _entry(model, FITTED)
+    return {n: str(q) for n, q in found.items() if n in model.initializers and q in quantizers}
+
+
+def settled(model: Model, types: Mapping[str, str], floats: Mapping[str, np.ndarray]) -> Model:
+    """Return the model with the float values of what was fitted to INT8 and is not INT8.
+
+    Args:
+      model: A calibrated model.
+      types: Of its quantizers.
+      floats: Float values of the constants that it has others of.
+    """
+    back = {
+        name: floats[name]
+        for name, quantizer in owners_of(model).items()
+        if name in floats and types[quantizer] != INT8.name
+    }
+    return dataclasses.replace(model, initializers={**model.initializers, **back})
+
+
 def restored(model: Model, floats: Mapping[str, np.ndarray] | None = None) -> Model:
     """Return the model with the constants of the float network, and without the notes.
 
@@ -125,10 +173,13 @@ def restored(model: Model, floats: Mapping[str, np.ndarray] | None = None) -> Mo
         values that the model computes with where this is None.
     """
     originals = {**original_constants(model), **(floats or {})}
-    metadata = {k: v for k, v in model.metadata.items() if k not in (ORIGINALS, REFERENCE)}
+    metadata = {k: v for k, v in model.metadata.items() if k not in _NOTES}
     return dataclasses.replace(
         model, initializers={**model.initializers, **originals}, metadata=metadata
     )
+
+
+_NOTES = (ORIGINALS, REFERENCE, FITTED)
 
 
 def constant_digest(value: np.ndarray) -> str:

@@ -103,7 +103,7 @@ def _only(
     chosen = set(calibrations)
     plain = runner.float_weights.weights
     weights = {
-        key: (quantized if slot.calibration in chosen else plain)[key]
+        key: (quantized if slot.owner in chosen else plain)[key]
         for key, slot in runner.program.slots.items()
     }
     return weights, dataclasses.replace(on, gate=gate)

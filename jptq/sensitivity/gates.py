@@ -73,7 +73,7 @@ class Gates:
             return y
 
         def gate(q: int, key: str) -> Array:
-            index = slots[key].calibration
+            index = slots[key].owner
             assert index is not None
             return gates[q, index]
 
@@ -85,9 +85,12 @@ class Gates:
 
 
 def quantization_errors(runner: Runner, tables: Sequence[Table]) -> WeightDirections:
-    """Return ``Q(w) - w`` of every weight with a quantizer, packed, per table."""
+    """Return ``Q(w) - w`` of every weight with a quantizer, packed, per table.
+
+    And how far the biases move that were fitted with it.
+    """
     plain = runner.float_weights.weights
-    keys = [key for key, slot in runner.program.slots.items() if slot.calibration is not None]
+    keys = [key for key, slot in runner.program.slots.items() if slot.owner is not None]
     out = []
     for t in tables:
         packed = runner.pack(t).weights

@@ -20,7 +20,7 @@ from jptq.ir.model import Model
 from jptq.quant.assign import Assignment, table
 from jptq.quant.calibrated import thresholds_of
 from jptq.quant.config import Config
-from jptq.quant.originals import with_originals
+from jptq.quant.originals import with_originals, with_owners
 from jptq.registry import lookup
 from jptq.results import Fit
 from jptq.targets import Target
@@ -29,6 +29,7 @@ from jptq.tuning.journal import Journal
 from jptq.tuning.scoring import FirstSample
 
 _REPORT = "report"
+_OWNERS = "owners"
 _CONSTANT = "c:"
 
 
@@ -95,7 +96,7 @@ class Constants:
         identity = self.digest(identity)
         known = self.journal.load_arrays("biases", identity)
         if known is None:
-            weights, own = with_constants(runner.model, changed), runner.model.initializers
+            weights, own = self.written(runner.model, changed), runner.model.initializers
             running = runner.sharing(
                 weights, plan=runner.plan, changed=changed, floats={n: own[n] for n in changed}
             )
@@ -131,8 +132,8 @@ class Constants:
             )
             memory.release()
             constants = {f"{_CONSTANT}{name}": value for name, value in found.constants.items()}
-            report = np.asarray(json.dumps(found.report.to_json()))
-            arrays = {**constants, _REPORT: report}
+            notes = {_REPORT: found.report.to_json(), _OWNERS: dict(found.owners)}
+            arrays = {**constants, **{k: np.asarray(json.dumps(v)) for k, v in notes.items()}}
             self.journal.save_arrays("fit", identity, self.mode, arrays=arrays)
             self._fitted = found
         return self._fitted.constants
@@ -142,18 +143,18 @@ class Constants:
         known = self.journal.load_arrays("fit", identity, self.mode)
         if known is None:
             return None
-        report = Fit.from_json(json.loads(str(known.pop(_REPORT))))
+        report, owners = (json.loads(str(known.pop(name))) for name in (_REPORT, _OWNERS))
         constants = {name.removeprefix(_CONSTANT): value for name, value in known.items()}
-        return Fitted(constants=constants, report=report)
+        return Fitted(constants=constants, owners=owners, report=Fit.from_json(report))
 
+    def written(self, model: Model, constants: Mapping[str, np.ndarray]) -> Model:
+        """Return a model with some constants changed, and notes of what they were.
 
-def with_constants(model: Model, constants: Mapping[str, np.ndarray]) -> Model:
-    """Return a model with some constants changed, and a note of what they were.
-
-    Args:
-      model: A calibrated model with the float network's constants.
-      constants: ``{initializer: float32}``.
-    """
-    own = model.initializers
-    changed = dataclasses.replace(model, initializers={**own, **constants})
-    return with_originals(changed, {name: own[name] for name in constants})
+        Args:
+          model: A calibrated model with the float network's constants.
+          constants: What `of` returned, or a part of it.
+        """
+        own = model.initializers
+        changed = dataclasses.replace(model, initializers={**own, **constants})
+        noted = with_originals(changed, {name: own[name] for name in constants})
+        return with_owners(noted, {} if self._fitted is None else self._fitted.owners)

@@ -34,7 +34,7 @@ from jptq.quant.calibrated import (
 from jptq.quant.compensate import compensate, compensations
 from jptq.quant.config import Activation, Config, load_config
 from jptq.quant.export import network_digest
-from jptq.quant.originals import float_constants
+from jptq.quant.originals import float_constants, settled
 from jptq.quant.pairs import Pair, pairs_of
 from jptq.quant.placement import place
 from jptq.quant.plan import Plan
@@ -43,7 +43,7 @@ from jptq.quant.resolve import pins, resolve
 from jptq.results import Fit, LatencyTable, MethodTrial
 from jptq.targets import Target, load_target
 from jptq.tuning.calibrating import thresholds
-from jptq.tuning.constants import Constants, with_constants
+from jptq.tuning.constants import Constants
 from jptq.tuning.deadline import passed
 from jptq.tuning.journal import Journal
 from jptq.tuning.source import data_notes, load_float
@@ -131,6 +131,14 @@ class Prepared:
     def floats(self) -> Mapping[str, np.ndarray]:
         """Float values of the constants that the calibrated network has others of."""
         return float_constants(self.calibrated, self.floating)
+
+    def mixed(self, assignment: Assignment) -> Model:
+        """Return the calibrated network with some types, and the constants that go with them.
+
+        What was fitted to INT8 weights is not for weights of another type.
+        """
+        model = with_assignment(self.calibrated, assignment)
+        return settled(model, assignment_of(model), self.floats)
 
     @cached_property
     def thresholds(self) -> Thresholds:
@@ -296,7 +304,7 @@ def prepare(
         if constants.fits or config.bias_correction is not None:
             plain = same_programs(calibrated, example, plan=plan, batching=batching, floats={})
             changed = constants.of(plain, types, config, identity)
-            calibrated = with_constants(calibrated, changed)
+            calibrated = constants.written(calibrated, changed)
         calibrated = dataclasses.replace(
             calibrated, metadata={**calibrated.metadata, MARCH: target.march, METHOD: found.method}
         )

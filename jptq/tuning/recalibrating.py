@@ -40,14 +40,19 @@ _ROUNDING = 1e-4
 """Steps that a value may lie off its place: float32 has 127 of them to 1e-5."""
 
 
-def prepared_float(prepared: Prepared) -> Model:
+def prepared_float(prepared: Prepared, assignment: Assignment | None = None) -> Model:
     """Return the float network with the constants that the calibrated one computes with.
 
     Operators that were split for ec are whole, and the vendor's float units are written out in
     ONNX's operators: whoever calibrates it splits and fuses them again.
+
+    Args:
+      prepared: The calibrated network.
+      assignment: Its final types; the configured ones if None.
     """
     network = prepared.unsplit or prepared.floating
-    changed = {name: prepared.calibrated.initializers[name] for name in prepared.floats}
+    mixed = prepared.mixed(prepared.configured if assignment is None else assignment)
+    changed = {name: mixed.initializers[name] for name in prepared.floats}
     model = expand_units(
         dataclasses.replace(network, initializers={**network.initializers, **changed})
     )
@@ -173,7 +178,8 @@ def _constants(placed: Model, prepared: Prepared, types: Assignment) -> Recalibr
     theirs = _grids(again, types)
     total, same = np.zeros(2, np.int64), np.zeros(2, np.int64)
     wrong: dict[str, str] = {}
-    weights = _grids(prepared.calibrated, types)
+    mixed = prepared.mixed(types)
+    weights = _grids(mixed, types)
     for name, (tensor, *own) in weights.items():
         sizes = np.asarray([values.size for values in own])
         other = theirs.get(name)
@@ -185,12 +191,12 @@ def _constants(placed: Model, prepared: Prepared, types: Assignment) -> Recalibr
             if size != equal
         ]
         fitted = tensor in prepared.floats and prepared.plan.calibration(name).kind == WEIGHT
-        if fitted and (off := _off_grid(prepared, name)):
+        if fitted and types[name] == INT8.name and (off := _off_grid(prepared, name)):
             parts.append(f"{off:,} of {sizes[0]:,} values are off the grid")
         if parts:
             wrong[tensor] = "no quantizer" if other is None else ", ".join(parts)
     quantized = {tensor for tensor, *_ in weights.values()}
-    held = prepared.calibrated.initializers
+    held = mixed.initializers
     others = [name for name in held if name not in quantized]
     apart = [name for name in others if not _same(held[name], placed.initializers.get(name))]
     return Recalibration(

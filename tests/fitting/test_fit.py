@@ -15,8 +15,10 @@ from jptq.errors import UnknownNameError
 from jptq.fitting import Fitted, capture, fit
 from jptq.fitting.fit import judged
 from jptq.fitting.guards import Outcome
+from jptq.fitting.layers import Layer
 from jptq.fitting.observed import scores_of
 from jptq.quant.assign import table
+from jptq.quant.plan import WEIGHT, Calibration
 from jptq.results.fit import BIAS, PLAIN, WEIGHTS, LayerFit
 from tests.fitting.networks import images, int8, placed, thresholds
 from tests.graphs import Graph
@@ -263,9 +265,13 @@ def test_scores_are_taken_before_probabilities_and_apart(runner: Runner) -> None
 
 def _outcome(weight: str, kept: str) -> Outcome:
     row = LayerFit(nodes=(weight,), weight=weight, kept=kept)
+    quantizer = Calibration(
+        name=f"{weight}_quantizer", tensor=weight, output="", kind=WEIGHT, allowed=("int8",)
+    )
+    layer = Layer(weight=weight, calibration=quantizer, nodes=(weight,), shape=(1,))
     one = np.ones(1, np.float32)
     full = {weight: one, f"{weight}_bias": one} if kept == WEIGHTS else {f"{weight}_bias": one}
-    return Outcome(row=row, constants=full, biases={f"{weight}_bias": -one})
+    return Outcome(layer=layer, row=row, constants=full, biases={f"{weight}_bias": -one})
 
 
 def test_the_network_takes_biases_alone_where_weights_make_it_worse_or_nothing() -> None:
@@ -274,6 +280,7 @@ def test_the_network_takes_biases_alone_where_weights_make_it_worse_or_nothing()
     found = judged("auto", outcomes, lambda changed: errors[len(changed)])
     assert set(found.constants) == {"a_bias", "b_bias"}
     assert found.constants["a_bias"][0] == -1.0
+    assert found.owners == {"a_bias": "a_quantizer", "b_bias": "b_quantizer"}
     assert [one.kept for one in found.report.layers] == [BIAS, BIAS]
     assert (found.report.plain, found.report.fitted) == (1.0, 0.5)
     for bad in (1.0, math.nan):

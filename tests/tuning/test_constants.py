@@ -9,10 +9,13 @@ import numpy as np
 import onnx
 import pytest
 
+import jptq
 from jptq import files, ir
 from jptq.calibration.weights import weight_thresholds
 from jptq.errors import UnknownNameError
+from jptq.quant.assign import true_int16
 from jptq.quant.calibrated import thresholds_of
+from jptq.quant.export import to_qdq
 from jptq.tuning import Journal, Prepared, prepare
 from tests.graphs import Graph
 from tests.oracles import relative_error, run_onnx
@@ -142,3 +145,69 @@ def test_a_weight_that_the_configuration_raises_is_left_as_it_is(
 def test_a_way_to_fit_that_does_not_exist_is_named(folder: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown way to fit 'wheights'"):
         prepared(folder, "wheights")
+
+
+def _outputs(one: Prepared, types: dict[str, str]) -> np.ndarray:
+    (output,) = one.runner.forward(one.table(types))(one.samples[0]).values()
+    return output
+
+
+def test_a_weight_that_is_raised_later_has_its_float_value_and_bias_again(
+    fitted: Prepared, folder: Path
+) -> None:
+    """The rounding was fitted to INT8: on a finer grid it would be an error that stays."""
+    plain = prepared(folder, "off")
+    raised = true_int16(fitted.plan)
+    np.testing.assert_array_equal(_outputs(fitted, raised), _outputs(plain, raised))
+    (layer,) = [one for one in fitted.fit.layers if one.nodes == ("bare",)]  # type: ignore[union-attr]
+    quantizer = fitted.plan.of_node("bare").inputs[1]
+    one = {**fitted.all("int16"), quantizer: "int16"}
+    assert not np.array_equal(_outputs(fitted, one), _outputs(fitted, fitted.all("int16")))
+    mixed = fitted.mixed(one)
+    bias = mixed.by_name["bare"].inputs[2]
+    for name in (layer.weight, bias):
+        np.testing.assert_array_equal(mixed.initializers[name], fitted.floating.initializers[name])
+    others = set(fitted.floats) - {layer.weight, bias}
+    assert others
+    for name in others:
+        assert np.array_equal(mixed.initializers[name], fitted.calibrated.initializers[name])
+    (want,) = run_onnx(ir.to_proto(to_qdq(mixed)), dict(fitted.samples[0])).values()
+    assert relative_error(_outputs(fitted, one), want) < 1e-4
+
+
+def test_the_sensitivity_of_a_node_counts_the_bias_that_was_fitted_with_its_weight(
+    fitted: Prepared,
+) -> None:
+    count = len(fitted.samples)
+    naive, exact = (
+        jptq.rank_nodes(fitted, metrics=("mse",), samples=count, sweep=sweep)
+        for sweep in ("naive", "fast")
+    )
+    np.testing.assert_allclose(exact.score, naive.score, rtol=1e-2)
+    forwards = [fitted.runner.forward(fitted.table(_only(fitted, node))) for node in ("", "bare")]
+    lost = []
+    for i in range(count):
+        one, other = (next(iter(run(fitted.samples[i]).values())) for run in forwards)
+        lost.append(np.mean((one - other) ** 2))
+    score = exact.score[exact.rows.index("bare"), 0, 0]
+    np.testing.assert_allclose(score, np.mean(lost), rtol=1e-3)
+
+
+def _only(one: Prepared, node: str) -> dict[str, str]:
+    """Return the assignment that quantizes a single node."""
+    own = one.plan.of_node(node).calibrations if node else ()
+    return {c.name: "int8" if c.name in own else "float32" for c in one.plan.calibrations}
+
+
+def test_a_network_from_a_file_computes_the_same_under_every_type(
+    fitted: Prepared, folder: Path, tmp_path: Path
+) -> None:
+    ir.save(fitted.calibrated, tmp_path / "calibrated_model.onnx")
+    ir.save(fitted.floating, tmp_path / "optimized_float_model.onnx")
+    again = jptq.calibrate(tmp_path / "calibrated_model.onnx", folder / "data")
+    for types in (fitted.all("int8"), fitted.all("int16"), true_int16(fitted.plan)):
+        np.testing.assert_array_equal(_outputs(again, types), _outputs(fitted, types))
+    (sample,) = [fitted.samples[0]]
+    (float_output,) = again.runner.forward(None)(sample).values()
+    (want,) = run_onnx(network().proto(), dict(sample)).values()
+    assert relative_error(float_output, want) < 1e-5
