@@ -1,0 +1,1 @@
+"""The encoder: sentences, ONNX graph with an additive attention mask, training."""

@@ -1,0 +1,1 @@
+"""The speech network: synthetic words, ONNX graph from frames to classes, training."""
