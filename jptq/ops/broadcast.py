@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from jax import Array
 
-from jptq.ops import elementwise, logic
+from jptq.ops import elementwise, logic, reach
+from jptq.ops.intervals import Reach
 from jptq.ops.registry import op
 from jptq.ops.traits import Traits
 
@@ -47,18 +48,18 @@ def _pow_1(x: Array, y: Array, *, axis: int | None = None, broadcast: int = 0) -
     return elementwise.power(x, align(x, y, axis) if broadcast else y)
 
 
-_OLD: tuple[tuple[str, tuple[int, ...], Binary], ...] = (
-    ("Add", (1, 6), elementwise.add),
-    ("Sub", (1, 6), elementwise.sub),
-    ("Mul", (1, 6), elementwise.mul),
-    ("Div", (1, 6), elementwise.div),
-    ("Equal", (1,), logic.equal),
-    ("Greater", (1,), logic.greater),
-    ("Less", (1,), logic.less),
-    ("And", (1,), logic.logical_and),
-    ("Or", (1,), logic.logical_or),
-    ("Xor", (1,), logic.logical_xor),
+_OLD: tuple[tuple[str, tuple[int, ...], Binary, Reach | None], ...] = (
+    ("Add", (1, 6), elementwise.add, reach.ADDS),
+    ("Sub", (1, 6), elementwise.sub, reach.SUBTRACTS),
+    ("Mul", (1, 6), elementwise.mul, reach.MULTIPLIES),
+    ("Div", (1, 6), elementwise.div, reach.DIVIDES),
+    ("Equal", (1,), logic.equal, reach.COMPARES),
+    ("Greater", (1,), logic.greater, reach.COMPARES),
+    ("Less", (1,), logic.less, reach.COMPARES),
+    ("And", (1,), logic.logical_and, None),
+    ("Or", (1,), logic.logical_or, None),
+    ("Xor", (1,), logic.logical_xor, None),
 )
-for _name, _since, _function in _OLD:
-    op(_name, since=_since, traits=Traits.compute())(_with_attributes(_function))
+for _name, _since, _function, _reach in _OLD:
+    op(_name, since=_since, traits=Traits.compute(reach=_reach))(_with_attributes(_function))
 op("Pow", since=(1,), traits=Traits.compute())(_pow_1)

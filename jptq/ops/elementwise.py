@@ -7,34 +7,35 @@ counts as a derivative where there is no finite one: `jptq.ops.slopes`.
 from __future__ import annotations
 
 import functools
+import math
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jptq.ops import slopes
+from jptq.ops import reach, slopes
 from jptq.ops.registry import op
 from jptq.ops.traits import Traits
 
 
-@op("Add", since=(7, 13, 14), traits=Traits.elementwise())
+@op("Add", since=(7, 13, 14), traits=Traits.elementwise(reach=reach.ADDS))
 def add(a: Array, b: Array) -> Array:
     """Add two tensors."""
     return jnp.add(a, b)
 
 
-@op("Sub", since=(7, 13, 14), traits=Traits.elementwise())
+@op("Sub", since=(7, 13, 14), traits=Traits.elementwise(reach=reach.SUBTRACTS))
 def sub(a: Array, b: Array) -> Array:
     """Subtract ``b`` from ``a``."""
     return jnp.subtract(a, b)
 
 
-@op("Mul", since=(7, 13, 14), traits=Traits.elementwise())
+@op("Mul", since=(7, 13, 14), traits=Traits.elementwise(reach=reach.MULTIPLIES))
 def mul(a: Array, b: Array) -> Array:
     """Multiply two tensors."""
     return jnp.multiply(a, b)
 
 
-@op("Div", since=(7, 13, 14), traits=Traits.elementwise())
+@op("Div", since=(7, 13, 14), traits=Traits.elementwise(reach=reach.DIVIDES))
 def div(a: Array, b: Array) -> Array:
     """Divide ``a`` by ``b``; integers are truncated towards zero, as in C."""
     if jnp.issubdtype(a.dtype, jnp.integer):
@@ -58,19 +59,19 @@ def mod(a: Array, b: Array, *, fmod: int = 0) -> Array:
     return jnp.fmod(a, b) if fmod else jnp.mod(a, b)
 
 
-@op("Max", since=(6, 8, 12, 13), traits=Traits.elementwise())
+@op("Max", since=(6, 8, 12, 13), traits=Traits.elementwise(reach=reach.GREATEST))
 def maximum(*data_0: Array) -> Array:
     """Take the largest of the inputs at each position."""
     return functools.reduce(jnp.maximum, data_0)
 
 
-@op("Min", since=(6, 8, 12, 13), traits=Traits.elementwise())
+@op("Min", since=(6, 8, 12, 13), traits=Traits.elementwise(reach=reach.LEAST))
 def minimum(*data_0: Array) -> Array:
     """Take the smallest of the inputs at each position."""
     return functools.reduce(jnp.minimum, data_0)
 
 
-@op("Sum", since=(6, 8, 13), traits=Traits.elementwise())
+@op("Sum", since=(6, 8, 13), traits=Traits.elementwise(reach=reach.ADDS))
 def add_all(*data_0: Array) -> Array:
     """Add all inputs."""
     return functools.reduce(jnp.add, data_0)
@@ -82,13 +83,13 @@ def mean_of_all(*data_0: Array) -> Array:
     return functools.reduce(jnp.add, data_0) / len(data_0)
 
 
-@op("Where", since=(9, 16), traits=Traits.elementwise(exact=(0,)))
+@op("Where", since=(9, 16), traits=Traits.elementwise(exact=(0,), reach=reach.CHOOSES))
 def where(condition: Array, x: Array, y: Array) -> Array:
     """Choose ``x`` where ``condition`` holds, ``y`` elsewhere."""
     return jnp.where(condition, x, y)
 
 
-@op("Neg", since=(6, 13), traits=Traits.elementwise())
+@op("Neg", since=(6, 13), traits=Traits.elementwise(reach=reach.NEGATES))
 def neg(x: Array) -> Array:
     """Change the sign."""
     return jnp.negative(x)
@@ -118,7 +119,13 @@ def sqrt(x: Array) -> Array:
     return slopes.sqrt(x)
 
 
-@op("Exp", since=(6, 13), traits=Traits.elementwise())
+@op(
+    "Exp",
+    since=(6, 13),
+    traits=Traits.elementwise(
+        reach=reach.saturates(math.exp, left=math.inf, told="from 11.1 below the largest")
+    ),
+)
 def exp(input: Array) -> Array:
     """Exponential."""
     return slopes.exp(input)
@@ -130,7 +137,14 @@ def log(input: Array) -> Array:
     return slopes.log(input)
 
 
-@op("Erf", since=(9, 13), traits=Traits.elementwise(bounds=(-1.0, 1.0)))
+@op(
+    "Erf",
+    since=(9, 13),
+    traits=Traits.elementwise(
+        bounds=(-1.0, 1.0),
+        reach=reach.saturates(math.erf, left=math.inf, right=-math.inf, told="from -3.06 to 3.06"),
+    ),
+)
 def erf(input: Array) -> Array:
     """Error function."""
     return lax.erf(input)
@@ -184,7 +198,15 @@ def acos(input: Array) -> Array:
     return slopes.arccos(input)
 
 
-@op("Atan", since=(7, 22), traits=Traits.elementwise())
+@op(
+    "Atan",
+    since=(7, 22),
+    traits=Traits.elementwise(
+        reach=reach.saturates(
+            math.atan, left=math.inf, right=-math.inf, told="from -41720 to 41720"
+        )
+    ),
+)
 def atan(input: Array) -> Array:
     """Inverse tangent, in radians."""
     return jnp.arctan(input)
@@ -202,7 +224,14 @@ def cosh(input: Array) -> Array:
     return slopes.cosh(input)
 
 
-@op("Tanh", since=(6, 13), traits=Traits.elementwise(bounds=(-1.0, 1.0)))
+@op(
+    "Tanh",
+    since=(6, 13),
+    traits=Traits.elementwise(
+        bounds=(-1.0, 1.0),
+        reach=reach.saturates(math.tanh, left=math.inf, right=-math.inf, told="from -5.9 to 5.9"),
+    ),
+)
 def tanh(input: Array) -> Array:
     """Hyperbolic tangent."""
     return jnp.tanh(input)

@@ -12,7 +12,8 @@ import math
 import jax.numpy as jnp
 from jax import Array
 
-from jptq.ops import activation, joining, normalization, shape, slopes
+from jptq.ops import activation, joining, normalization, reach, shape, slopes
+from jptq.ops.intervals import Interval
 from jptq.ops.registry import op
 from jptq.ops.traits import Cost, Ints, Layout, Traits
 from jptq.ops.words import choose
@@ -20,25 +21,30 @@ from jptq.ops.words import choose
 _DOMAIN = "horizon"
 
 
-@op("HzSwish", domain=_DOMAIN, since=(1,), traits=Traits.elementwise())
+@op("HzSwish", domain=_DOMAIN, since=(1,), traits=Traits.elementwise(reach=activation.SWISH))
 def hz_swish(x: Array) -> Array:
     """Weight ``x`` by its sigmoid."""
     return activation.swish(x)
 
 
-@op("HzHardSwish", domain=_DOMAIN, since=(1,), traits=Traits.elementwise())
+@op(
+    "HzHardSwish",
+    domain=_DOMAIN,
+    since=(1,),
+    traits=Traits.elementwise(reach=activation.HARD_SWISH),
+)
 def hz_hard_swish(x: Array) -> Array:
     """Weight ``x`` by ``clip(x + 3, 0, 6) / 6``."""
     return activation.hard_swish(x)
 
 
-@op("HzMish", domain=_DOMAIN, since=(1,), traits=Traits.elementwise())
+@op("HzMish", domain=_DOMAIN, since=(1,), traits=Traits.elementwise(reach=activation.MISH))
 def hz_mish(x: Array) -> Array:
     """Weight ``x`` by the tanh of its softplus."""
     return activation.mish(x)
 
 
-@op("HzGelu", domain=_DOMAIN, since=(1,), traits=Traits.elementwise())
+@op("HzGelu", domain=_DOMAIN, since=(1,), traits=Traits.elementwise(reach=activation.GELU))
 def hz_gelu(x: Array, *, approximate: str = "none") -> Array:
     """Weight ``x`` by the normal distribution function, or by its approximation with ``tanh``."""
     return activation.gelu(x, approximate=approximate)
@@ -62,7 +68,15 @@ def hz_requantize(x: Array) -> Array:
     "HzReluX",
     domain=_DOMAIN,
     since=(1,),
-    traits=dataclasses.replace(Traits.fusable(), look_through=False),
+    traits=dataclasses.replace(
+        Traits.fusable(
+            reach.clips(
+                lambda asked: Interval(0.0, max(asked.attributes["clip_value"], 0.0)),
+                "from 0 to `clip_value`",
+            )
+        ),
+        look_through=False,
+    ),
 )
 def hz_relu_x(x: Array, *, clip_value: float) -> Array:
     """Limit the values to ``[0, clip_value]``."""
@@ -77,7 +91,9 @@ def _normalization_cost(x: Ints, *_: Ints, **__: object) -> Cost:
     "HzSoftmax",
     domain=_DOMAIN,
     since=(1,),
-    traits=Traits.bounded(0.0, 1.0, layout=Layout.AXES, axes=("axis",)),
+    traits=Traits.bounded(
+        0.0, 1.0, reach=reach.softmax(reach.along()), layout=Layout.AXES, axes=("axis",)
+    ),
     cost=_normalization_cost,
 )
 def hz_softmax(x: Array, *, axis: int = -1) -> Array:

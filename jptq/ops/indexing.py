@@ -7,6 +7,7 @@ Source of every function here: ONNX operator specification, the version last in 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
@@ -14,11 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jptq.ops.intervals import ALL
+from jptq.ops.reach import MOVES
 from jptq.ops.registry import op
 from jptq.ops.traits import Ints, Traits
 from jptq.ops.words import choose
 
 _FOLLOWED = Traits.view(look_through=True)
+
+_WRITES = dataclasses.replace(
+    MOVES,
+    interval=lambda asked: (
+        asked.output if asked.attributes.get("reduction", "none") == "none" else ALL
+    ),
+    told="as the readers, unless it reduces",
+    inputs=(0, 2),
+)
+_WRITTEN = Traits.view(reach=_WRITES)
 
 
 @op("Gather", since=(1, 11, 13), traits=_FOLLOWED)
@@ -137,19 +150,19 @@ def cut(data: Array, ranges: Iterable[tuple[int, int, int, int]]) -> Array:
     return lax.rev(lax.slice(data, starts, ends, strides), backwards)
 
 
-@op("Scatter", since=(9,), traits=Traits.view())
+@op("Scatter", since=(9,), traits=_WRITTEN)
 def scatter_9(data: Array, indices: Array, updates: Array, *, axis: int = 0) -> Array:
     """Older name of ScatterElements."""
     return scatter_elements(data, indices, updates, axis=axis)
 
 
-@op("Scatter", since=(11,), traits=Traits.view())
+@op("Scatter", since=(11,), traits=_WRITTEN)
 def scatter(data: Array, indices: Array, updates: Array, *, axis: int = 0) -> Array:
     """Deprecated name of ScatterElements."""
     return scatter_elements(data, indices, updates, axis=axis)
 
 
-@op("ScatterElements", since=(11, 13, 16, 18), traits=Traits.view())
+@op("ScatterElements", since=(11, 13, 16, 18), traits=_WRITTEN)
 def scatter_elements(
     data: Array, indices: Array, updates: Array, *, axis: int = 0, reduction: str = "none"
 ) -> Array:
@@ -157,7 +170,11 @@ def scatter_elements(
     return _write(data, _places(indices, axis % data.ndim), updates, reduction)
 
 
-@op("ScatterND", since=(11, 13, 16, 18), traits=_FOLLOWED)
+@op(
+    "ScatterND",
+    since=(11, 13, 16, 18),
+    traits=Traits.view(look_through=True, reach=_WRITES),
+)
 def scatter_nd(data: Array, indices: Array, updates: Array, *, reduction: str = "none") -> Array:
     """Write slices at the coordinates in the last axis of ``indices``.
 
@@ -186,7 +203,11 @@ def _write(data: Array, places: Sequence[Array], updates: Array, reduction: str)
     return choose(writers, reduction, "reduction")(updates)
 
 
-@op("TensorScatter", since=(24,), traits=Traits.view())
+@op(
+    "TensorScatter",
+    since=(24,),
+    traits=Traits.view(reach=dataclasses.replace(MOVES, inputs=(0, 1))),
+)
 def tensor_scatter(
     past_cache: Array,
     update: Array,

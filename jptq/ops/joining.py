@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jax import Array, lax
 
 from jptq.errors import ShapeError
 from jptq.ops import windows
+from jptq.ops.reach import MOVES
 from jptq.ops.registry import lowering, op
 from jptq.ops.traits import Ints, Layout, Traits
 from jptq.ops.words import choose
@@ -141,7 +143,12 @@ def pad_2_last(data: Array, *, pads: Ints, mode: str = "constant", value: float 
     return _pad(data, ends, mode, np.asarray(value, data.dtype))
 
 
-@op("Pad", since=(11, 13, 18, 19, 21, 23, 24, 25), static=("pads", "axes"), traits=Traits.view())
+@op(
+    "Pad",
+    since=(11, 13, 18, 19, 21, 23, 24, 25),
+    static=("pads", "axes"),
+    traits=Traits.view(reach=dataclasses.replace(MOVES, inputs=(0, 2))),
+)
 def pad(
     data: Array,
     pads: np.ndarray,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from jptq.ops import reach
 from jptq.ops.registry import op
 from jptq.ops.traits import Kind, Layout, Traits
 from jptq.ops.words import choose
@@ -15,32 +16,34 @@ from jptq.ops.words import choose
 _MASK = Traits(kind=Kind.SHAPE_ONLY, features=(), layout=Layout.ELEMENTWISE)
 """Booleans and bits are never quantized, but follow the layout of their neighbours."""
 
+_COMPARED = Traits.elementwise(reach=reach.COMPARES)
 
-@op("Equal", since=(7, 11, 13, 19), traits=Traits.elementwise())
+
+@op("Equal", since=(7, 11, 13, 19), traits=_COMPARED)
 def equal(a: Array, b: Array) -> Array:
     """Tell where ``a`` equals ``b``."""
     return jnp.equal(a, b)
 
 
-@op("Greater", since=(7, 9, 13), traits=Traits.elementwise())
+@op("Greater", since=(7, 9, 13), traits=_COMPARED)
 def greater(a: Array, b: Array) -> Array:
     """Tell where ``a`` is greater than ``b``."""
     return jnp.greater(a, b)
 
 
-@op("GreaterOrEqual", since=(12, 16), traits=Traits.elementwise())
+@op("GreaterOrEqual", since=(12, 16), traits=_COMPARED)
 def greater_or_equal(a: Array, b: Array) -> Array:
     """Tell where ``a`` is not less than ``b``."""
     return jnp.greater_equal(a, b)
 
 
-@op("Less", since=(7, 9, 13), traits=Traits.elementwise())
+@op("Less", since=(7, 9, 13), traits=_COMPARED)
 def less(a: Array, b: Array) -> Array:
     """Tell where ``a`` is less than ``b``."""
     return jnp.less(a, b)
 
 
-@op("LessOrEqual", since=(12, 16), traits=Traits.elementwise())
+@op("LessOrEqual", since=(12, 16), traits=_COMPARED)
 def less_or_equal(a: Array, b: Array) -> Array:
     """Tell where ``a`` is not greater than ``b``."""
     return jnp.less_equal(a, b)

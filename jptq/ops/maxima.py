@@ -12,6 +12,7 @@ from jax import Array, lax
 
 from jptq.ops import windows
 from jptq.ops.integers import to_index
+from jptq.ops.reach import LARGEST
 from jptq.ops.registry import lowering, op
 from jptq.ops.traits import Ints, Traits
 
@@ -121,7 +122,7 @@ def _max_indices(
 @op(
     "MaxPool",
     since=(1, 8, 10, 11, 12, 22),
-    traits=Traits.view(look_through=True),
+    traits=Traits.view(look_through=True, reach=LARGEST),
     cost=windows.window_cost,
 )
 def max_pool(
@@ -199,7 +200,12 @@ def max_pool_last(
     return _max_over_windows(x, axes, kernel_shape, strides, dilations, resolved)
 
 
-@op("GlobalMaxPool", since=(1, 22), traits=Traits.view(look_through=True), cost=windows.global_cost)
+@op(
+    "GlobalMaxPool",
+    since=(1, 22),
+    traits=Traits.view(look_through=True, reach=LARGEST),
+    cost=windows.global_cost,
+)
 def global_max_pool(x: Array) -> Array:
     """Take the maximum over all positions: ``[N, C, *spatial]`` to ``[N, C, 1, ...]``."""
     return x.max(axis=tuple(range(2, x.ndim)), keepdims=True)

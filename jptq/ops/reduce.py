@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jptq.ops import slopes
+from jptq.ops import reach, slopes
 from jptq.ops.integers import to_index
+from jptq.ops.intervals import Reach
 from jptq.ops.precision import widened
 from jptq.ops.registry import op
 from jptq.ops.traits import Cost, Ints, Layout, Traits
@@ -31,7 +32,12 @@ def _reduction_cost(data: Ints, *_: Ints, **__: object) -> Cost:
 
 
 def _reduction(
-    name: str, *, attribute: Sequence[int], input: Sequence[int], look_through: bool = False
+    name: str,
+    *,
+    attribute: Sequence[int],
+    input: Sequence[int],
+    look_through: bool = False,
+    reached: Reach | None = None,
 ) -> Callable[[Reduction], Reduction]:
     """Register a reduction under both of its schemas.
 
@@ -40,6 +46,7 @@ def _reduction(
       attribute: Versions in which the axes are an attribute.
       input: Versions in which they are an input.
       look_through: See `Traits`.
+      reached: `Traits.reach`.
     """
 
     def register(reduce: Reduction) -> Reduction:
@@ -58,7 +65,7 @@ def _reduction(
             return reduce(data, None if everything else chosen, bool(keepdims))
 
         traits = dataclasses.replace(
-            Traits.compute(features=(0,), layout=Layout.AXES, axes=("axes",)),
+            Traits.compute(features=(0,), reach=reached, layout=Layout.AXES, axes=("axes",)),
             look_through=look_through,
         )
         op(name, since=attribute, traits=traits, cost=_reduction_cost)(by_attribute)
@@ -83,14 +90,20 @@ def reduce_mean(data: Array, axes: Ints | None, keepdims: bool) -> Array:
     return lax.div(total, jnp.full_like(total, data.size // max(total.size, 1)))
 
 
-@_reduction("ReduceMax", attribute=(1, 11, 12, 13), input=(18, 20), look_through=True)
+@_reduction(
+    "ReduceMax",
+    attribute=(1, 11, 12, 13),
+    input=(18, 20),
+    look_through=True,
+    reached=reach.LARGEST,
+)
 def reduce_max(data: Array, axes: Ints | None, keepdims: bool) -> Array:
     """Take the largest; minus infinity, or the least integer, of nothing."""
     lowest = _limits(data.dtype)[0] if data.size == 0 else None
     return jnp.max(data, axes, keepdims=keepdims, initial=lowest)
 
 
-@_reduction("ReduceMin", attribute=(1, 11, 12, 13), input=(18, 20))
+@_reduction("ReduceMin", attribute=(1, 11, 12, 13), input=(18, 20), reached=reach.SMALLEST)
 def reduce_min(data: Array, axes: Ints | None, keepdims: bool) -> Array:
     """Take the smallest; infinity, or the greatest integer, of nothing."""
     highest = _limits(data.dtype)[1] if data.size == 0 else None
@@ -157,7 +170,12 @@ def det(x: Array) -> Array:
     return jnp.linalg.det(x)
 
 
-@op("ArgMax", since=(1, 11, 12, 13), traits=_ALONG_AXIS, cost=_reduction_cost)
+@op(
+    "ArgMax",
+    since=(1, 11, 12, 13),
+    traits=dataclasses.replace(_ALONG_AXIS, reach=reach.ranked(reach.along(0))),
+    cost=_reduction_cost,
+)
 def arg_max(data: Array, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Array:
     """Return where the largest element stands along ``axis``, the first one unless told."""
     return _arg(jnp.argmax, data, axis, bool(keepdims), bool(select_last_index))
@@ -217,7 +235,18 @@ def _cumulate(
     return function(x, axis=along, reverse=reverse)
 
 
-@op("TopK", since=(1,), traits=_ALONG_AXIS, cost=_reduction_cost)
+_TOP = dataclasses.replace(
+    _ALONG_AXIS,
+    reach=dataclasses.replace(
+        reach.LARGEST,
+        interval=lambda asked: (
+            reach.LARGEST if asked.attributes.get("largest", 1) else reach.SMALLEST
+        ).interval(asked),
+    ),
+)
+
+
+@op("TopK", since=(1,), traits=_TOP, cost=_reduction_cost)
 def top_k_1(x: Array, *, axis: int = -1, k: int) -> tuple[Array, Array]:
     """Return the ``k`` largest elements and where they stand; in opset 9 ``k`` is an attribute."""
     return top_k(x, np.asarray(k), axis=axis)
@@ -227,7 +256,7 @@ def top_k_1(x: Array, *, axis: int = -1, k: int) -> tuple[Array, Array]:
     "TopK",
     since=(10, 11, 24),
     static=("k",),
-    traits=_ALONG_AXIS,
+    traits=_TOP,
     cost=_reduction_cost,
 )
 def top_k(

@@ -13,6 +13,7 @@ from jax import Array
 
 from jptq.errors import ShapeError, StaticInputError
 from jptq.ops import cubic, windows
+from jptq.ops.reach import sampled
 from jptq.ops.registry import op
 from jptq.ops.traits import Cost, Ints, Traits
 from jptq.ops.words import choose
@@ -131,8 +132,8 @@ def sample(
     return total
 
 
-_GRID_SAMPLE = Traits.compute(features=(0, 1))
 _TAPS_PER_AXIS = {"nearest": 1, "linear": 2, "bilinear": 2, "cubic": 4, "bicubic": 4}
+_GRID_SAMPLE = Traits.compute(features=(0, 1), reach=sampled(_TAPS_PER_AXIS))
 
 
 def _grid_sample_cost(x: Ints, grid: Ints, y: Ints, *, mode: str = "linear", **_: object) -> Cost:

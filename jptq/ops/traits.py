@@ -6,6 +6,9 @@ import dataclasses
 import enum
 from collections.abc import Callable, Mapping
 
+from jptq.ops.intervals import Reach
+from jptq.ops.reach import JOINS, MOVES
+
 Ints = tuple[int, ...]
 
 
@@ -49,6 +52,7 @@ class Traits:
       joins: The inputs are merged into one tensor (Concat): they share one threshold.
       bounds: Range of the output known beforehand (Softmax, Sigmoid), or None.
       recurrent: It hands results to its own next step: states, which stay unquantized.
+      reach: Which values of an input the output still tells apart; None: all.
       layout: See `Layout`; `axes` names the attributes or static inputs that hold axis numbers.
     """
 
@@ -61,6 +65,7 @@ class Traits:
     joins: bool = False
     bounds: tuple[float, float] | None = None
     recurrent: bool = False
+    reach: Reach | None = None
     layout: Layout = Layout.CANONICAL
     axes: tuple[str, ...] = ()
 
@@ -82,6 +87,7 @@ class Traits:
         exact: Ints = (),
         bounds: tuple[float, float] | None = None,
         recurrent: bool = False,
+        reach: Reach | None = None,
         layout: Layout = Layout.CANONICAL,
         axes: tuple[str, ...] = (),
     ) -> Traits:
@@ -93,14 +99,21 @@ class Traits:
             exact=exact,
             bounds=bounds,
             recurrent=recurrent,
+            reach=reach,
             layout=layout,
             axes=axes,
         )
 
     @classmethod
-    def elementwise(cls, *, exact: Ints = (), bounds: tuple[float, float] | None = None) -> Traits:
+    def elementwise(
+        cls,
+        *,
+        exact: Ints = (),
+        bounds: tuple[float, float] | None = None,
+        reach: Reach | None = None,
+    ) -> Traits:
         """Return the traits of a computing operator that broadcasts element by element."""
-        return cls.compute(exact=exact, bounds=bounds, layout=Layout.ELEMENTWISE)
+        return cls.compute(exact=exact, bounds=bounds, reach=reach, layout=Layout.ELEMENTWISE)
 
     @classmethod
     def view(
@@ -109,6 +122,7 @@ class Traits:
         through: int = 0,
         look_through: bool = False,
         joins: bool = False,
+        reach: Reach | None = None,
         layout: Layout = Layout.CANONICAL,
         axes: tuple[str, ...] = (),
     ) -> Traits:
@@ -119,17 +133,19 @@ class Traits:
             through=through,
             look_through=look_through,
             joins=joins,
+            reach=reach or (JOINS if joins else MOVES),
             layout=layout,
             axes=axes,
         )
 
     @classmethod
-    def fusable(cls) -> Traits:
+    def fusable(cls, reach: Reach) -> Traits:
         """Return the traits of Relu and Clip."""
         return cls(
             kind=Kind.FUSABLE,
             features=(0,),
             look_through=True,
+            reach=reach,
             layout=Layout.ELEMENTWISE,
         )
 
@@ -139,11 +155,12 @@ class Traits:
         low: float,
         high: float,
         *,
+        reach: Reach | None = None,
         layout: Layout = Layout.CANONICAL,
         axes: tuple[str, ...] = (),
     ) -> Traits:
         """Return the traits of a computing operator with a known output range."""
-        return cls.compute(features=(0,), bounds=(low, high), layout=layout, axes=axes)
+        return cls.compute(features=(0,), bounds=(low, high), reach=reach, layout=layout, axes=axes)
 
     @classmethod
     def float_only(cls, *, layout: Layout = Layout.CANONICAL) -> Traits:

@@ -33,6 +33,15 @@ _KINDS = {
     Kind.SHAPE_ONLY: "works on shapes, indices or booleans",
 }
 
+_REACH = """\
+
+*Tells apart* says which values of its first input, of the grid for GridSample, of all inputs for
+Add and its like, an operator's output still tells apart, within half an INT16 step: a threshold
+[stops there](method.md#where-thresholds-stop). Where the column is empty it is all of them. Views
+hand on what their own readers tell apart.
+
+"""
+
 _DIFFERENCES = """\
 ## Where others differ
 
@@ -68,12 +77,14 @@ A network with one of these is refused, with the names of all such nodes at once
 
 def page() -> str:
     """Return the page."""
-    text = [_HEAD + _rows((kind.value, meaning) for kind, meaning in _KINDS.items())]
+    kinds = _rows((kind.value, meaning) for kind, meaning in _KINDS.items())
+    text = [_HEAD + kinds + _REACH.rstrip() + "\n"]
     families: dict[str, list[Op]] = defaultdict(list)
     for entry in registered():
         families[entry.function.__module__.rpartition(".")[2]].append(entry)
     for family in sorted(families):
-        table = "| operator | versions | kind | CPU lowerings |\n| --- | --- | --- | --- |\n"
+        table = "| operator | versions | kind | tells apart | CPU lowerings |\n"
+        table += "| --- | --- | --- | --- | --- |\n"
         rows = sorted(map(_row, families[family]))
         text.append(f"## {family.replace('_', ' ').capitalize()}\n\n{table}{_rows(rows)}")
     text.append(_DIFFERENCES.rstrip() + "\n")
@@ -85,7 +96,9 @@ def _row(entry: Op) -> tuple[str, ...]:
     name = f"{entry.domain}::{entry.name}" if entry.domain else entry.name
     versions = ", ".join(map(str, sorted(entry.since)))
     lowerings = ", ".join(way.name for way in entry.lowerings)
-    return name, versions, entry.traits.kind.value, lowerings
+    reach = entry.traits.reach
+    told = "" if reach is None or (entry.traits.kind is Kind.VIEW and reach.passes) else reach.told
+    return name, versions, entry.traits.kind.value, told, lowerings
 
 
 def _rows(rows: Iterable[Sequence[str]]) -> str:
