@@ -53,6 +53,7 @@ def tune(
     batching: Batching | None = None,
     measured_latency: Path | str | None = None,
     strict_integers: bool = False,
+    reach: bool = True,
     resume: bool = True,
     flags: Mapping[str, Any] | None = None,
     progress: Progress = quiet,
@@ -76,6 +77,8 @@ def tune(
       measured_latency: Per-node times of the user.
       strict_integers: Every configuration is run with biases and sums kept within the target's
         integers, instead of added exactly.
+      reach: Thresholds stop where no reader of a tensor tells larger values apart; the vendor's
+        tool does not do that.
       resume: Reuse what an earlier run in ``out`` found.
       flags: What the user asked for, for ``run.json``.
       progress: ``progress(step, done, total)``.
@@ -117,6 +120,7 @@ def tune(
             batching=batching,
             measured_latency=None if measured_latency is None else Path(measured_latency),
             strict_integers=strict_integers,
+            reach=reach,
             journal=journal,
             deadline=deadline,
             progress=progress,

@@ -85,6 +85,7 @@ def calibrate(
     batching: Batching | None = None,
     measured_latency: Path | str | None = None,
     strict_integers: bool = False,
+    reach: bool = True,
     reference: Path | str | None = None,
     journal: Journal | None = None,
     progress: Progress = quiet,
@@ -103,6 +104,8 @@ def calibrate(
       measured_latency: Per-node times of the user.
       strict_integers: Whatever is run quantized keeps biases and sums within the target's
         integers, instead of adding exactly; `integer_ranges` tells what leaves them.
+      reach: Thresholds stop where no reader of a tensor tells larger values apart; the vendor's
+        tool does not do that.
       reference: The float network of a calibrated model, where that has other constants (fitted
         weights); ``optimized_float_model.onnx`` beside it if None.
       journal: Keeps thresholds, for resuming.
@@ -130,6 +133,7 @@ def calibrate(
             batching=batching,
             measured_latency=times,
             strict_integers=strict_integers,
+            reach=reach,
             journal=journal,
             progress=progress,
         )

@@ -4,6 +4,7 @@ from jptq.calibration.calibrators import CALIBRATORS
 from jptq.calibration.collect import Run, collect
 from jptq.calibration.found import Calibrated, Merged, Trial
 from jptq.calibration.method import Method, activation_of, candidates
+from jptq.calibration.reach import Scope
 from jptq.calibration.scoring import Scorer, Scores
 from jptq.calibration.search import calibrate
 from jptq.calibration.statistics import Statistics
@@ -14,6 +15,7 @@ __all__ = [
     "Merged",
     "Method",
     "Run",
+    "Scope",
     "Scorer",
     "Scores",
     "Statistics",

@@ -9,7 +9,7 @@ import numpy as np
 
 from jptq.ir.model import Model
 from jptq.quant.calibrated import with_thresholds
-from jptq.results import MethodTrial
+from jptq.results import Limit, MethodTrial, Outlying
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,10 @@ class Calibrated:
       clipped: Largest value of a feature over its threshold, of the feature where this is largest.
       clips: The tensor of that feature; empty if nothing is clipped.
       merged: What the layerwise search did, worst feature first.
+      limited: Where thresholds stop because no reader tells larger values apart, by quantizer.
+      outlying: Thresholds far above nearly all values, the worst first.
+      constants: Masks without what no reader tells apart: initializers by name. In float they
+        compute the same, and another tool that calibrates finds no larger values in them.
     """
 
     thresholds: Mapping[str, np.ndarray]
@@ -76,7 +80,10 @@ class Calibrated:
     clipped: float = 1.0
     clips: str = ""
     merged: tuple[Merged, ...] = ()
+    limited: Mapping[str, Limit] = dataclasses.field(default_factory=dict)
+    outlying: tuple[Outlying, ...] = ()
+    constants: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def write(self, model: Model) -> Model:
-        """Return a calibrated model with these thresholds in it."""
+        """Return a calibrated model with these thresholds in it; its constants stay."""
         return with_thresholds(model, self.thresholds, asymmetric=self.asymmetric, axes=self.axes)

@@ -16,6 +16,8 @@ from jptq.calibration.collect import BATCH, Run, channelwise, collect, observed
 from jptq.calibration.found import Calibrated, Trial
 from jptq.calibration.method import CARRIED, FIXED, RANDOM, Method, candidates
 from jptq.calibration.noise import random_samples
+from jptq.calibration.outlying import told, warn_of_masks
+from jptq.calibration.reach import Reached, Scope
 from jptq.calibration.scoring import COSINE, Scorer, goodness, surpasses
 from jptq.calibration.statistics import Statistics
 from jptq.calibration.weights import weight_thresholds
@@ -30,9 +32,6 @@ from jptq.quant.plan import WEIGHT, Plan
 
 _logger = logging.getLogger(__name__)
 
-_MASK = 1e30
-"""No network computes with numbers as large; what holds them stands for infinity."""
-
 
 def calibrate(
     run: Run,
@@ -46,6 +45,7 @@ def calibrate(
     layerwise: LayerwiseSearch | None = None,
     scorer: Scorer | None = None,
     panel: Panel | None = None,
+    scope: Scope | None = None,
     batch_size: int = BATCH,
     enough: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] | None = None,
@@ -66,6 +66,8 @@ def calibrate(
         several methods.
       panel: Runs what was found on several samples: with it methods are chosen by `choice`,
         unless `modelwise` or `layerwise` asks for the documented search.
+      scope: Thresholds stop where the network tells no larger values apart; `run` gives the
+        tensors that it names as well. None: they do not, as in the vendor's tool.
       batch_size: Samples per run; the result does not depend on it.
       enough: Tells, between two methods, that no further one is to be compared.
       progress: Called with the samples done and their number.
@@ -108,26 +110,32 @@ def calibrate(
     splittable = (
         channelwise(plan) - tied if any(method.per_channel for method in methods) else frozenset()
     )
-    statistics = collect(
+    seen = collect(
         run,
         plan,
         samples,
         methods,
         apart=splittable,
+        scope=scope,
         batch_size=batch_size,
         progress=progress,
     )
-    _warn_of_masks(statistics)
+    warn_of_masks(model, plan, seen)
+    if seen.reached:
+        held = {**model.initializers, **seen.constants}
+        shorter = dataclasses.replace(model, initializers=held)
+        constants |= _constants(shorter, plan, weight or Weight(), seen.reached)
 
     def found(method: Method) -> Calibrated:
-        features = feature_thresholds(statistics, method, ties, splittable)
+        features = feature_thresholds(seen.features, method, ties, splittable)
         clips = plan.calibration(features.clips).tensor if features.clips else ""
-        return dataclasses.replace(
+        whole = dataclasses.replace(
             features,
             clips=clips,
             thresholds={**constants, **features.thresholds},
             samples=len(samples),
         )
+        return told(whole, model, plan, seen, ties)
 
     if scorer is None or (len(methods) == 1 and layerwise is None):
         _logger.info("Run calibration model with %s method.", methods[0].tag)
@@ -136,7 +144,7 @@ def calibrate(
     if panel is not None and modelwise is None and layerwise is None:
 
         def mixed() -> Calibrated:
-            return _mixed(
+            best = _mixed(
                 candidates(activation, layerwise=True),
                 found,
                 scorer,
@@ -146,12 +154,14 @@ def calibrate(
                 ties,
                 enough,
             )
+            return told(best, model, plan, seen, ties)
 
         # The statistics are those that `mix` needs where nothing was said, and only there.
         silent = activation == Activation()
         return choose(methods, found, panel, mixed=mixed if silent else None, enough=enough)
     if layerwise is not None:
-        return _mixed(methods, found, scorer, documented, layerwise, names, ties, enough)
+        best = _mixed(methods, found, scorer, documented, layerwise, names, ties, enough)
+        return told(best, model, plan, seen, ties)
     return _best(methods, found, scorer, documented, enough)[0]
 
 
@@ -171,9 +181,11 @@ def _mixed(
     return layerwise_search.refine(best, others, names, ties, scorer, layerwise)
 
 
-def _constants(model: Model, plan: Plan, weight: Weight) -> dict[str, np.ndarray]:
+def _constants(
+    model: Model, plan: Plan, weight: Weight, reached: Mapping[str, Reached] | None = None
+) -> dict[str, np.ndarray]:
     """Return the thresholds of everything that is no feature of a sample."""
-    found = weight_thresholds(model, factor=weight.max_percentile)
+    found = weight_thresholds(model, factor=weight.max_percentile, reached=reached)
     if weight.calibration_type == CARRIED:
         weights = {c.name for c in plan.calibrations if c.kind == WEIGHT and c.constant}
         found |= _carried(model, sorted(weights), "weight.calibration_type")
@@ -216,18 +228,6 @@ def _carried(model: Model, names: Collection[str], key: str) -> dict[str, np.nda
             hint="give a calibrated model, or calibrate by max",
         )
     return {name: held[name] for name in names}
-
-
-def _warn_of_masks(statistics: Mapping[str, Statistics]) -> None:
-    """Say where values that stand for "never" leave no steps for the others."""
-    masked = [name for name, known in statistics.items() if known.largest > _MASK]
-    if masked:
-        _logger.warning(
-            "tensors reach beyond %g (a mask?): all other values in them become 0 as INT8 and as "
-            "INT16; mask with a finite number, -100 say: %s",
-            _MASK,
-            ", ".join(masked[:3]) + (f", ... ({len(masked)})" if len(masked) > 3 else ""),
-        )
 
 
 def _best(

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jptq.ops.intervals import ALL, Interval
+
 FINE_BINS = 16384
 """Least number of bins: a threshold read off a histogram is at most the tensor's largest absolute
 value / 8192 above the exact one."""
@@ -54,6 +56,9 @@ class Statistics:
       first: Largest absolute value of the first sample.
       channels: ``float32[C]``, largest absolute value per channel; None if not asked for.
       histograms: By ``num_bin``.
+      limit: Values were cut off at the ends of this (`limited`).
+      usual: What 99.9 % of the absolute values do not exceed, exact zeros left out; NaN if not
+        asked for.
     """
 
     low: float
@@ -61,6 +66,18 @@ class Statistics:
     first: float
     channels: np.ndarray | None = None
     histograms: Mapping[int, Histogram] = dataclasses.field(default_factory=dict)
+    limit: Interval = ALL
+    usual: float = math.nan
+
+    def limited(self, interval: Interval) -> Statistics:
+        """Return the statistics of the values with those outside of an interval at its ends.
+
+        Channels are kept apart only for convolutions, which tell all values apart.
+        """
+        low, high = np.clip([self.low, self.high], *interval).tolist()
+        cut = dataclasses.replace(self, low=low, high=high, limit=interval)
+        # Only the range that a histogram begins with follows from it.
+        return dataclasses.replace(cut, first=min(self.first, cut.largest))
 
     @property
     def largest(self) -> float:
@@ -157,14 +174,17 @@ class Counted(NamedTuple):
     zeros: Array | np.integer
 
 
-def count(x: Array | np.ndarray, into: Histogram, real: int) -> Counted:
+def count(x: Array | np.ndarray, into: Histogram, real: int, *, limit: Interval = ALL) -> Counted:
     """Return the histogram of a batch.
 
     Args:
       x: ``[S, *shape]``; a tensor on the host is counted there.
       into: Lays out the bins.
       real: How many of the S samples count; the others fill the batch up.
+      limit: Values outside of this count as its ends.
     """
+    if limit.limits:
+        x = x.clip(np.float32(limit.low), np.float32(limit.high))
     per_unit, bins = np.float32(1.0 / into.width), into.counts.size
     if isinstance(x, np.ndarray):
         magnitude = np.abs(x[:real]).ravel()

@@ -58,6 +58,7 @@ FLAGS = (
     "quant_config",
     "unmatched",
     "strict_integers",
+    "reach",
     "latency_table",
     "input_shape",
     "input_value",
@@ -77,6 +78,7 @@ def run(flags: FlagValues) -> int:
         quant_config=inputs.config(flags),
         latency_table=flags.latency_table,
         strict_integers=flags.strict_integers,
+        reach=flags.reach,
         input_shape=flags.input_shape,
         input_value=flags.input_value,
     )
@@ -92,6 +94,7 @@ def tuned(
     quant_config: Config | None = None,
     latency_table: str | None = None,
     strict_integers: bool = False,
+    reach: bool = True,
     input_shape: tuple[str, ...] = (),
     input_value: tuple[str, ...] = (),
 ) -> int:
@@ -117,6 +120,7 @@ def tuned(
             input_values=values,
             measured_latency=latency_table,
             strict_integers=strict_integers,
+            reach=reach,
             resume=flags.resume,
             flags={name: flags[name].value for name in flags if flags[name].present},
             progress=shown,

@@ -216,6 +216,12 @@ VOCABULARY: dict[str, Flag] = {
         kind="switch",
         default=False,
     ),
+    "reach": Flag(
+        help="Thresholds stop where no reader of a tensor tells larger values apart, as with a "
+        "mask before a softmax. The tool of the vendor does not do that.",
+        kind="switch",
+        default=True,
+    ),
     "samples": Flag(
         help="Samples for sensitivity, evenly taken from the folder.",
         kind="count",

@@ -152,9 +152,16 @@ def backward(program: Program, candidates: int, vectors: int) -> float:
     return KEPT * (kept + candidates * _features(program)) + vectors * forward(program)
 
 
-def observed(program: Program) -> float:
-    """Return the bytes of a forward that returns what calibration looks at, for one sample."""
-    return OBSERVED * _features(program)
+def observed(program: Program, also: Iterable[str] = ()) -> float:
+    """Return the bytes of a forward that returns what calibration looks at, for one sample.
+
+    Args:
+      program: The network.
+      also: Tensors that are looked at beside the features.
+    """
+    features = () if program.plan is None else program.plan.calibrations
+    named = [c.tensor for c in features if not c.constant]
+    return OBSERVED * size(program, [*named, *(n for n in also if n in program.shapes)])
 
 
 def _features(program: Program) -> float:

@@ -165,6 +165,7 @@ def build_model(
             march=target,
             quant_config=config,
             documented_search=True,
+            reach=False,  # thresholds are the vendor's to the letter
             progress=_log_stages,
         )
         for line in enabled(network.method):

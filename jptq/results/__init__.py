@@ -7,6 +7,7 @@ from jptq.results.evaluation import Comparison, Evaluation, Lost, OutputError, S
 from jptq.results.fit import Fit, LayerFit
 from jptq.results.latency import Boundary, LatencyTable, NodeTime
 from jptq.results.ranges import Excess, IntegerRanges
+from jptq.results.reach import Limit, Outlying
 from jptq.results.recalibration import PREPARED_FILE, Recalibration
 from jptq.results.report import Goal, Outcome, Raised, Report
 from jptq.results.sensitivity import SensitivityTable
@@ -24,10 +25,12 @@ __all__ = [
     "IntegerRanges",
     "LatencyTable",
     "LayerFit",
+    "Limit",
     "Lost",
     "MethodTrial",
     "NodeTime",
     "Outcome",
+    "Outlying",
     "OutputAgreement",
     "OutputError",
     "Raised",

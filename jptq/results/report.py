@@ -12,6 +12,7 @@ from jptq.results.calibration import MethodTrial
 from jptq.results.evaluation import Evaluation
 from jptq.results.latency import LatencyTable
 from jptq.results.ranges import IntegerRanges
+from jptq.results.reach import Limit, Outlying
 from jptq.results.recalibration import Recalibration
 from jptq.results.sensitivity import SensitivityTable
 
@@ -114,6 +115,8 @@ class Report:
         it was first seen to meet the goal; None if no walk that was run does.
       renamed: ``{name: name in the file}`` of nodes whose name the file gives to several.
       agreement: What running the exported file showed; None if that was not tried.
+      limits: Thresholds that stop where no reader tells larger values apart.
+      outlying: Thresholds far above nearly all values.
       methods: The calibration methods that were compared; none if there was no choice.
       recalibration: What a plain calibration of the prepared network gave; None if that was not
         tried.
@@ -148,6 +151,8 @@ class Report:
     inside: Evaluation | None = None
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     agreement: Agreement | None = None
+    limits: tuple[Limit, ...] = ()
+    outlying: tuple[Outlying, ...] = ()
     methods: tuple[MethodTrial, ...] = ()
     recalibration: Recalibration | None = None
 
@@ -180,6 +185,8 @@ class Report:
             "integer_ranges": None if self.ranges is None else self.ranges.to_json(),
             "within_integers": None if self.inside is None else self.inside.to_json(),
             "renamed": dict(self.renamed),
+            "limits": [one.to_json() for one in self.limits],
+            "outlying": [one.to_json() for one in self.outlying],
             "notes": list(self.notes),
             "recalibration": None if self.recalibration is None else self.recalibration.to_json(),
             "onnxruntime": None if self.agreement is None else self.agreement.to_json(),

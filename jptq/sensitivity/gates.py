@@ -19,6 +19,7 @@ from jax import Array
 from jptq.engine.program import Program
 from jptq.engine.quantizing import TableQuantizer
 from jptq.engine.runner import Runner
+from jptq.ops.intervals import INFINITE
 from jptq.quant.assign import Table
 
 FeatureDirection: TypeAlias = Callable[[int, int, Array, int | None], Array]
@@ -99,8 +100,14 @@ def quantization_errors(runner: Runner, tables: Sequence[Table]) -> WeightDirect
 
 
 def _difference(a: Array, b: Array) -> Array:
-    """Subtract on the host: on the device it would be a program to compile for every shape."""
-    return jax.device_put(np.asarray(a) - np.asarray(b), b.sharding)
+    """Subtract on the host: on the device it would be a program to compile for every shape.
+
+    Masks count as in `error_direction`.
+    """
+    first, second = np.asarray(a), np.asarray(b)
+    known = np.abs(second) < INFINITE
+    found = np.subtract(first, second, where=known, out=np.zeros_like(second))
+    return jax.device_put(found, b.sharding)
 
 
 def error_direction(program: Program, tables: Sequence[Table]) -> FeatureDirection:
@@ -113,6 +120,6 @@ def error_direction(program: Program, tables: Sequence[Table]) -> FeatureDirecti
 
     def direction(q: int, index: int, x: Array, axis: int | None) -> Array:
         # An infinity (a mask) has no finite error, and no gradient reaches it.
-        return jnp.where(jnp.isfinite(x), quantizers[q](index, x, axis) - x, 0.0)
+        return jnp.where(jnp.abs(x) < INFINITE, quantizers[q](index, x, axis) - x, 0.0)
 
     return direction

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import jax
 import numpy as np
 from jax import Array
 
-from jptq.calibration import Calibrated, calibrate
+from jptq.calibration import Calibrated, Scope, calibrate
 from jptq.data import Samples
 from jptq.engine import Runner, memory
 from jptq.engine.layouts import canonical, convert
@@ -24,6 +24,7 @@ def thresholds(
     config: Config,
     *,
     documented: bool = False,
+    reach: bool = True,
     enough: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None],
 ) -> Calibrated:
@@ -36,13 +37,16 @@ def thresholds(
       config: Methods and searches; its types are what a search scores.
       documented: Several methods are compared as the vendor's tool does it, by the first sample;
         else by what several samples lose at INT8 and at INT16.
+      reach: Thresholds stop where no reader of a tensor tells larger values apart.
       enough: Tells that no further method is to be compared.
       progress: Called with the samples done and their number.
     """
     placed, plan = runner.model, runner.plan
     assert plan is not None
+    scope = scope_of(runner) if reach else None
+    also = () if scope is None else scope.tensors
     return calibrate(
-        observer(runner),
+        observer(runner, also),
         placed,
         plan,
         runner.fitting(samples),
@@ -52,23 +56,34 @@ def thresholds(
         layerwise=config.layerwise,
         scorer=FirstSample(runner, samples, target, config),
         panel=None if documented else SeveralSamples(runner, samples, target, config),
-        batch_size=runner.batch_for(memory.observed(runner.program)),
+        scope=scope,
+        batch_size=runner.batch_for(memory.observed(runner.program, also)),
         enough=enough,
         progress=progress,
     )
 
 
+def scope_of(runner: Runner) -> Scope:
+    """Return the network of a runner for the analysis of what its tensors are read for."""
+    return Scope(model=runner.model, shapes=runner.program.shapes, dtypes=runner.program.dtypes)
+
+
 def observer(
-    runner: Runner,
+    runner: Runner, also: Collection[str] = ()
 ) -> Callable[[Mapping[str, np.ndarray]], Mapping[str, Array | np.ndarray]]:
     """Return the function that calibration observes float tensors with, axes in ONNX's order.
 
     Tensors that hang on no input were computed while tracing: one value stands for all samples.
+
+    Args:
+      runner: Of the placed graph.
+      also: Further tensors; those that no program computes are left out.
     """
     program = runner.program
     plan = program.plan
     assert plan is not None
-    names = tuple(dict.fromkeys(c.tensor for c in plan.calibrations if not c.constant))
+    known = [n for n in also if n in program.perms or n in program.weights]
+    names = tuple(dict.fromkeys([*(c.tensor for c in plan.calibrations if not c.constant), *known]))
     fixed = {n: program.weights[n][np.newaxis] for n in names if n not in program.perms}
     running = tuple(n for n in names if n not in fixed)
 

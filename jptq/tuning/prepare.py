@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,37 +40,21 @@ from jptq.quant.placement import place
 from jptq.quant.plan import Plan
 from jptq.quant.remarks import graph_notes
 from jptq.quant.resolve import pins, resolve
-from jptq.results import Fit, LatencyTable, MethodTrial
+from jptq.results import Fit, LatencyTable, Limit, MethodTrial, Outlying
+from jptq.results.reach import reach_notes
 from jptq.targets import Target, load_target
 from jptq.tuning.calibrating import thresholds
 from jptq.tuning.constants import Constants
 from jptq.tuning.deadline import passed
 from jptq.tuning.journal import Journal
+from jptq.tuning.masks import proven
+from jptq.tuning.runners import Feeds, MakeRunner
 from jptq.tuning.source import data_notes, load_float
 from jptq.tuning.thresholds import load as load_thresholds
 from jptq.tuning.thresholds import save as save_thresholds
 
 Progress = Callable[[str, int, int], None]
 """``progress(step, done, total)``; a step is a few words for a person."""
-
-Feeds = Mapping[str, np.ndarray]
-"""One sample."""
-
-
-class MakeRunner(Protocol):
-    """What gives the runner of a calibrated network; arguments as `Runner`."""
-
-    def __call__(
-        self,
-        model: Model,
-        example: Feeds,
-        /,
-        *,
-        plan: Plan,
-        batching: Batching | None,
-        floats: Feeds,
-    ) -> Runner:
-        """Return a runner."""
 
 
 MARCH = "march"
@@ -104,6 +88,8 @@ class Prepared:
       runner: Runs the calibrated graph.
       digest: Of everything above: model, data, configuration, target, version.
       remarks: What a reader has to know of how it came about.
+      limits: Thresholds that stop where no reader tells larger values apart, in graph order.
+      outlying: Thresholds far above nearly all values, the worst first.
       methods: The calibration methods that were compared; none if there was no choice.
       rivals: Gives the network by those of them that were not taken, by their tags.
       unsplit: `floating` before operators were split for ec; None of a calibrated file.
@@ -122,6 +108,8 @@ class Prepared:
     runner: Runner
     digest: str
     remarks: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    outlying: tuple[Outlying, ...] = ()
     methods: tuple[MethodTrial, ...] = ()
     rivals: Mapping[str, Callable[[], Prepared]] = dataclasses.field(default_factory=dict)
     unsplit: Model | None = None
@@ -161,7 +149,8 @@ class Prepared:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a reader has to know of the calibration data and of the graph."""
-        return (*data_notes(self.samples), *graph_notes(self.calibrated))
+        said = (*data_notes(self.samples), *graph_notes(self.calibrated))
+        return (*said, *reach_notes(self.limits, self.outlying))
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
@@ -199,6 +188,7 @@ def prepare(
     strict_integers: bool = False,
     documented_search: bool = False,
     fit: str = "off",
+    reach: bool = True,
     journal: Journal | None = None,
     deadline: float | None = None,
     progress: Progress = quiet,
@@ -220,6 +210,8 @@ def prepare(
       documented_search: Calibration methods are compared as the vendor's tool does it, by the
         first sample.
       fit: What of weights and biases is fitted to the samples (`jptq.fitting.MODES`).
+      reach: Thresholds stop where no reader of a tensor tells larger values apart (the vendor's
+        do not).
       journal: Reuses what an earlier run with the same inputs found.
       deadline: `time.monotonic` value after which no further calibration method is compared.
       progress: Called as work goes on.
@@ -252,6 +244,7 @@ def prepare(
         repr(config),
         *(("strict integers",) if strict_integers else ()),
         *(("documented search",) if documented_search else ()),
+        *(("whole ranges",) if not reach else ()),
     )
     example = samples[0]
     program = lower(floating, example)
@@ -270,6 +263,7 @@ def prepare(
             target,
             config,
             documented=documented_search,
+            reach=reach,
             enough=lambda: passed(deadline),
             progress=lambda done, total: progress("calibrate", done, total),
         )
@@ -304,7 +298,8 @@ def prepare(
         if constants.fits or config.bias_correction is not None:
             plain = same_programs(calibrated, example, plan=plan, batching=batching, floats={})
             changed = constants.of(plain, types, config, identity)
-            calibrated = constants.written(calibrated, changed)
+        changed = {**proven(runner, samples, found.constants), **changed}
+        calibrated = constants.written(calibrated, changed)
         calibrated = dataclasses.replace(
             calibrated, metadata={**calibrated.metadata, MARCH: target.march, METHOD: found.method}
         )
@@ -323,7 +318,14 @@ def prepare(
             identity=constants.digest(identity),
             make=same_programs,
         )
-        return dataclasses.replace(made, unsplit=unsplit, fit=constants.report)
+        limits = tuple(found.limited.values())
+        return dataclasses.replace(
+            made,
+            limits=limits,
+            outlying=found.outlying,
+            unsplit=unsplit,
+            fit=constants.report,
+        )
 
     def rival(other: Calibrated) -> Callable[[], Prepared]:
         named = config.calibrated_by(activation_of(other.method))

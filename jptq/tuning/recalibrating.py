@@ -99,6 +99,7 @@ def recalibrated(
             prepared.samples,
             prepared.target,
             prepared.config.calibrated_by(prepared.activation),
+            reach=False,  # no other tool stops thresholds where its readers saturate
             progress=lambda done, total: progress(STEP, done, total),
         )
         # Those of a split feature follow from the grid that they belong to.

@@ -16,8 +16,9 @@ from jptq.quant.export import without_quantizers
 from jptq.quant.originals import with_originals
 from jptq.quant.resolve import resolve
 from jptq.targets import load_target
-from jptq.tuning.prepare import METHOD, UNKNOWN_METHOD, MakeRunner, Prepared, assembled
+from jptq.tuning.prepare import METHOD, UNKNOWN_METHOD, Prepared, assembled
 from jptq.tuning.reference import float_values
+from jptq.tuning.runners import MakeRunner
 from jptq.tuning.source import is_calibrated, samples_of
 
 

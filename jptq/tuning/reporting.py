@@ -153,4 +153,6 @@ def report_of(
         ),
         walk_us=search.walk_us,
         renamed=renamed_nodes(prepared.calibrated),
+        limits=prepared.limits,
+        outlying=prepared.outlying,
     )

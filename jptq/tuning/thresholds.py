@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from jptq.calibration import Calibrated
-from jptq.results import MethodTrial
+from jptq.results import Limit, MethodTrial, Outlying
 from jptq.tuning.journal import Journal
 
-_FORMAT = "2"
+_FORMAT = "3"
+
+_CONSTANT = -1
+"""Stands in the place of a method for what is common to all of them."""
 
 
 def save(journal: Journal, identity: str, found: Calibrated) -> None:
@@ -32,11 +35,14 @@ def save(journal: Journal, identity: str, found: Calibrated) -> None:
                 "asymmetric": sorted(one.asymmetric),
                 "axes": dict(one.axes),
                 "types": dict(one.types),
+                "limits": [limit.to_json() for limit in one.limited.values()],
+                "outlying": [gone.to_json() for gone in one.outlying],
             }
             for one in every
         ],
     }
     arrays = {f"{i}:{n}": t for i, one in enumerate(every) for n, t in one.thresholds.items()}
+    arrays |= {f"{_CONSTANT}:{n}": value for n, value in found.constants.items()}
     journal.save("methods", _FORMAT, identity, content=content)
     journal.save_arrays("thresholds", _FORMAT, identity, arrays=arrays)
 
@@ -51,7 +57,11 @@ def load(journal: Journal, identity: str) -> Calibrated | None:
     for key, values in arrays.items():
         number, _, name = key.partition(":")
         grouped.setdefault(int(number), {})[name] = values
-    first, *rest = (_one(row, grouped.get(i, {})) for i, row in enumerate(content["methods"]))
+    constants = grouped.get(_CONSTANT, {})
+    first, *rest = (
+        dataclasses.replace(_one(row, grouped.get(i, {})), constants=constants)
+        for i, row in enumerate(content["methods"])
+    )
     compared = tuple(MethodTrial.from_json(row) for row in content["compared"])
     return dataclasses.replace(first, compared=compared, rivals=tuple(rest))
 
@@ -63,4 +73,6 @@ def _one(row: Mapping[str, Any], thresholds: Mapping[str, np.ndarray]) -> Calibr
         asymmetric=frozenset(row["asymmetric"]),
         axes=row["axes"],
         types=row["types"],
+        limited={limit.calibration: limit for limit in map(Limit.from_json, row["limits"])},
+        outlying=tuple(map(Outlying.from_json, row["outlying"])),
     )

@@ -177,7 +177,7 @@ def test_a_mask_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
 
     calibrate(masked, *network(), samples(), activation=MAX)
     (warning,) = (record.message for record in caplog.records if record.levelname == "WARNING")
-    assert warning.endswith("a:0_HzCalibration")
+    assert warning.endswith("a:0_HzCalibration (read by 'Concat_3' (Concat))")
 
 
 def test_no_samples_are_refused() -> None:
