@@ -134,8 +134,14 @@ def teacher_forced(network: Network, qtype: str = "int8") -> Figure:
 
 
 def _apart(ours: np.ndarray, theirs: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return how many steps of a grid tensors are apart."""
-    return np.round(np.abs(ours.astype(np.float64) - theirs) / scale)
+    """Return how many steps of a grid tensors are apart.
+
+    The lowest step of a grid of -3.4e38 is -inf in either of them: no difference. Where only one is
+    not finite, they are infinitely far apart.
+    """
+    with np.errstate(invalid="ignore"):
+        steps = np.round(np.abs(ours.astype(np.float64) - theirs) / scale)
+    return np.where(ours == theirs, 0.0, np.nan_to_num(steps, nan=np.inf))
 
 
 def _scale(network: Network, settings: Table, calibration: Calibration) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Agreement with onnxruntime on whole networks (design 6); every test prints what it measured.
 
-The demo network is part of the project; the others are looked for where JPTQ_MODELS says.
+Three networks are part of the project; the others are looked for where JPTQ_MODELS says.
 """
 
 from __future__ import annotations
@@ -15,18 +15,23 @@ import pytest
 
 from tests import agreements
 from tests.agreements import Figure, Network
+from tools.zoo.folder import NETWORKS
 
 pytestmark = pytest.mark.slow
 
+OWN = {"demo": agreements.DEMO, **{n: NETWORKS / n for n in ("encoder", "speech")}}
 NAMES = ("ppocr_cls", "ppocr4_rec", "yolov8n_face", "ppocr4_det", "doc_orientation")
 SAMPLES = 4
 IN_DEPTH = "ppocr_cls"
-"""The network that every run compares by all rows; `deep` are the others' further rows."""
+"""The network that every run compares by all rows; `deep` are the others' further rows.
+
+Those of our own that are not the demo are compared in breadth.
+"""
 IN_BREADTH = ("float", "int8 teacher-forced", "int8")
 
 
 def _marks(name: str, row: str) -> list[pytest.MarkDecorator]:
-    if name == "demo":
+    if name in OWN:
         return []
     deep = [] if name == IN_DEPTH or row in IN_BREADTH else [pytest.mark.deep]
     # One worker for a network: what it prepares serves all rows.
@@ -43,7 +48,8 @@ def measures(name: str) -> Mapping[str, Callable[[Network], Figure]]:
 
 CASES = [
     pytest.param(name, row, marks=_marks(name, row), id=f"{name}-{row}")
-    for name, row in itertools.product(("demo", *NAMES), agreements.ROWS)
+    for name, row in itertools.product((*OWN, *NAMES), agreements.ROWS)
+    if name in ("demo", *NAMES) or row in IN_BREADTH
 ]
 
 
@@ -55,8 +61,8 @@ def load(folder: Path) -> Network:
 
 @pytest.fixture(scope="module")
 def network(request: pytest.FixtureRequest) -> Network:
-    if request.param == "demo":
-        return load(agreements.DEMO)
+    if request.param in OWN:
+        return load(OWN[request.param])
     models: Path = request.getfixturevalue("models_folder")
     folder = models / str(request.param)
     if not folder.is_dir():
