@@ -54,6 +54,7 @@ def tune(
     measured_latency: Path | str | None = None,
     strict_integers: bool = False,
     reach: bool = True,
+    fit: str = "auto",
     resume: bool = True,
     flags: Mapping[str, Any] | None = None,
     progress: Progress = quiet,
@@ -79,6 +80,8 @@ def tune(
         integers, instead of added exactly.
       reach: Thresholds stop where no reader of a tensor tells larger values apart; the vendor's
         tool does not do that.
+      fit: Weights and biases are fitted to the samples first: ``auto``, ``off``, ``bias`` or
+        ``weights``; only what helps on held-out samples is kept.
       resume: Reuse what an earlier run in ``out`` found.
       flags: What the user asked for, for ``run.json``.
       progress: ``progress(step, done, total)``.
@@ -121,6 +124,7 @@ def tune(
             measured_latency=None if measured_latency is None else Path(measured_latency),
             strict_integers=strict_integers,
             reach=reach,
+            fit=fit,
             journal=journal,
             deadline=deadline,
             progress=progress,
@@ -145,6 +149,7 @@ def tune(
         found,
         agreement=check_export(prepared, found.assignment, progress=progress),
         recalibration=shipped(prepared, folder, found.assignment, journal, progress),
+        fit=prepared.fit,
         quant_config=_for_prepared(found.quant_config, prepared),
     )
     progress("write", 0, 1)

@@ -86,6 +86,7 @@ def calibrate(
     measured_latency: Path | str | None = None,
     strict_integers: bool = False,
     reach: bool = True,
+    fit: str = "off",
     reference: Path | str | None = None,
     journal: Journal | None = None,
     progress: Progress = quiet,
@@ -106,6 +107,8 @@ def calibrate(
         integers, instead of adding exactly; `integer_ranges` tells what leaves them.
       reach: Thresholds stop where no reader of a tensor tells larger values apart; the vendor's
         tool does not do that.
+      fit: Fit weights and biases of a float model to the samples: ``auto``, ``off``, ``bias`` or
+        ``weights``; only what helps on held-out samples is kept.
       reference: The float network of a calibrated model, where that has other constants (fitted
         weights); ``optimized_float_model.onnx`` beside it if None.
       journal: Keeps thresholds, for resuming.
@@ -134,6 +137,7 @@ def calibrate(
             measured_latency=times,
             strict_integers=strict_integers,
             reach=reach,
+            fit=fit,
             journal=journal,
             progress=progress,
         )

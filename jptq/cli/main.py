@@ -31,6 +31,7 @@ COMMANDS = {
     "tune": "jptq.cli.tune",
     "demo": "jptq.cli.demo",
     "calibrate": "jptq.cli.calibrate",
+    "fit": "jptq.cli.fit",
     "sensitivity": "jptq.cli.sensitivity",
     "sweep": "jptq.cli.sweep",
     "diagnose": "jptq.cli.diagnose",
@@ -48,7 +49,7 @@ COMMANDS = {
 
 FAULT, USAGE, PIPE = 1, 2, 141
 
-_FOLDERS = ("tune", "demo", "calibrate")
+_FOLDERS = ("tune", "demo", "calibrate", "fit")
 """Commands that write to a folder of their own if no ``--out`` is given."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,9 +1,10 @@
 """Find the cheapest mixed precision that keeps your score, and verify it.
 
-Ranks every quantizer, proposes configurations, runs them, and lowers again what the goal does not
-need. Writes quant_config.json, the network that it is for (prepared_float_model.onnx) and
-calibrated_model.onnx for the vendor's tools, qdq_model.onnx for any ONNX runtime, and report.md
-with the measured front, to --out (default: tuned_<model>).
+Fits weights and biases as far as that helps (jptq fit), which costs no latency; ranks every
+quantizer, proposes configurations, runs them, and lowers again what the goal does not need. Writes
+quant_config.json, the network that it is for (prepared_float_model.onnx) and calibrated_model.onnx
+for the vendor's tools, qdq_model.onnx for any ONNX runtime, and report.md with the measured front,
+to --out (default: tuned_<model>).
 
 Exit codes: 0 goal met; 3 not met; 4 budget below the least latency; 5 --time_limit reached. The
 best result is written in each case.
@@ -33,6 +34,7 @@ GOAL = (
 )
 
 SEARCH = (
+    "fit",
     "search",
     "leftovers",
     "method",
@@ -121,6 +123,7 @@ def tuned(
             measured_latency=latency_table,
             strict_integers=strict_integers,
             reach=reach,
+            fit=flags.fit,
             resume=flags.resume,
             flags={name: flags[name].value for name in flags if flags[name].present},
             progress=shown,
@@ -180,6 +183,7 @@ def options(flags: FlagValues) -> Options:
 def show(report: Report, out: Path, *, as_json: bool) -> None:
     """Print what was found."""
     from jptq.report import tables
+    from jptq.report.fitted import sentence
     from jptq.results import PREPARED_FILE
 
     if as_json:
@@ -191,6 +195,8 @@ def show(report: Report, out: Path, *, as_json: bool) -> None:
         output.print_paragraph(note, indent="  ")
     if report.agreement is not None:
         output.print_paragraph(report.agreement.sentence)
+    if report.fit is not None:
+        output.print_paragraph(sentence(report.fit))
     if report.recalibration is not None:
         output.print_paragraph(report.recalibration.sentence)
     output.print_paragraph(

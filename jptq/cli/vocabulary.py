@@ -137,6 +137,14 @@ VOCABULARY: dict[str, Flag] = {
         shown="NAME",
         default="milp",
     ),
+    "fit": Flag(
+        help="Fit to the samples, before anything is measured, so that INT8 weights lose less: "
+        "weights, which are rounded anew on their grid, with their biases; bias, alone; auto, "
+        "both; or off. Only what helps on held-out samples is kept.",
+        shown="NAME",
+        default="auto",
+        choices=("auto", "off", "bias", "weights"),
+    ),
     "leftovers": Flag(
         help="What to do with the operands that all-INT16 leaves INT8 (weights, what Resize "
         "reads), if it misses the goal because of them: dual-int16; ec, a second operator; auto, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from jptq.report import methods, reach, shipped, terminal, text, wording
+from jptq.report import fitted, methods, reach, shipped, terminal, text, wording
 from jptq.report.markup import code, plain, table
 from jptq.report.table import RIGHT
 from jptq.results import OutputError, Report, Spread
@@ -35,6 +35,7 @@ def render(report: Report) -> str:
         _outputs(report),
         methods.section(report),
         reach.section(report),
+        fitted.section(report),
         _tried(report),
         _ranking(report),
         _latency(report),

@@ -10,6 +10,7 @@ from typing import Any
 from jptq.results.agreement import Agreement
 from jptq.results.calibration import MethodTrial
 from jptq.results.evaluation import Evaluation
+from jptq.results.fit import Fit
 from jptq.results.latency import LatencyTable
 from jptq.results.ranges import IntegerRanges
 from jptq.results.reach import Limit, Outlying
@@ -118,6 +119,7 @@ class Report:
       limits: Thresholds that stop where no reader tells larger values apart.
       outlying: Thresholds far above nearly all values.
       methods: The calibration methods that were compared; none if there was no choice.
+      fit: What a fit of weights and biases did; None if there was none.
       recalibration: What a plain calibration of the prepared network gave; None if that was not
         tried.
     """
@@ -154,6 +156,7 @@ class Report:
     limits: tuple[Limit, ...] = ()
     outlying: tuple[Outlying, ...] = ()
     methods: tuple[MethodTrial, ...] = ()
+    fit: Fit | None = None
     recalibration: Recalibration | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -188,6 +191,7 @@ class Report:
             "limits": [one.to_json() for one in self.limits],
             "outlying": [one.to_json() for one in self.outlying],
             "notes": list(self.notes),
+            "fit": None if self.fit is None else self.fit.to_json(),
             "recalibration": None if self.recalibration is None else self.recalibration.to_json(),
             "onnxruntime": None if self.agreement is None else self.agreement.to_json(),
         }

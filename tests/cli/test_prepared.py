@@ -98,7 +98,7 @@ def test_tune_reports_it_and_its_configuration_is_for_it(
     # Calibrating the two files gives the same network, but for the thresholds that are listed.
     again = jptq(
         *("calibrate", f"--model=tuned/{PREPARED_FILE}", files.flags[1]),
-        *("--quant_config=tuned/quant_config.json", "--out=again"),
+        *("--quant_config=tuned/quant_config.json", "--fit=off", "--out=again"),
     )
     assert again.code == 0, again.err
     first, second = (
@@ -119,7 +119,7 @@ def test_tune_reports_it_and_its_configuration_is_for_it(
 def test_without_changes_the_network_that_was_given_is_the_one_to_build(
     jptq: Jptq, files: Files
 ) -> None:
-    ended = jptq("tune", *files.flags, "--min_cosine=0.5", "--out=tuned")
+    ended = jptq("tune", *files.flags, "--min_cosine=0.5", "--fit=off", "--out=tuned")
     assert ended.code == 0, ended.err
     report = Path("tuned/report.md").read_text()
     assert 'onnx.load("tiny.onnx")' in report
@@ -142,7 +142,7 @@ def test_a_second_run_does_not_calibrate_again(
     command = ("calibrate", *files.flags, correcting, "--out=made")
     first, second = jptq(*command), jptq(*command)
     assert first.out == second.out
-    assert calls == [0, 4]  # methods, thresholds, biases and this
+    assert calls == [0, 5]  # methods, thresholds, the fit, biases and this
 
 
 def test_a_file_that_does_not_come_back_is_named_in_every_place(
