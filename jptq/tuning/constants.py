@@ -21,6 +21,7 @@ from jptq.quant.assign import Assignment, table
 from jptq.quant.calibrated import thresholds_of
 from jptq.quant.config import Config
 from jptq.quant.originals import with_originals, with_owners
+from jptq.quant.plan import WEIGHT
 from jptq.registry import lookup
 from jptq.results import Fit
 from jptq.targets import Target
@@ -77,7 +78,13 @@ class Constants:
         return None if self._fitted is None else self._fitted.report
 
     def of(
-        self, runner: Runner, types: Assignment, config: Config, identity: str
+        self,
+        runner: Runner,
+        types: Assignment,
+        config: Config,
+        identity: str,
+        *,
+        network: str | None,
     ) -> dict[str, np.ndarray]:
         """Return the constants that change.
 
@@ -85,15 +92,17 @@ class Constants:
           runner: Of the calibrated graph, with the float network's constants.
           types: What the configuration asks for.
           config: May ask for corrected biases.
-          identity: Digest of everything that they depend on.
+          identity: Digest of everything that corrected biases depend on.
+          network: Digest of the float network and the samples, all that a fit depends on beside
+            the weights' types; None for no fit.
 
         Returns:
           ``{initializer: float32}``.
         """
-        changed = dict(self._fit(runner, types, identity)) if self.fits else {}
+        changed = {} if network is None else dict(self._fit(runner, types, config, network))
         if config.bias_correction is None:
             return changed
-        identity = self.digest(identity)
+        identity = identity if network is None else self.digest(identity)
         known = self.journal.load_arrays("biases", identity)
         if known is None:
             weights, own = self.written(runner.model, changed), runner.model.initializers
@@ -118,7 +127,19 @@ class Constants:
         """Return the digest of what depends on the constants too."""
         return files.digest(identity, "fit", self.mode) if self.fits else identity
 
-    def _fit(self, runner: Runner, types: Assignment, identity: str) -> Mapping[str, np.ndarray]:
+    def _fit(
+        self, runner: Runner, types: Assignment, config: Config, network: str
+    ) -> Mapping[str, np.ndarray]:
+        assert runner.plan is not None
+        # The network's guard is the only one that meets thresholds of features: at INT16, where
+        # those of one method are as good as those of another.
+        weights = [one.name for one in runner.plan.calibrations if one.kind == WEIGHT]
+        identity = files.digest(
+            network,
+            self.target.digest,
+            repr(config.weight),
+            json.dumps({name: types[name] for name in weights}, sort_keys=True),
+        )
         if self._fitted is None:
             self._fitted = self._kept(identity)
         if self._fitted is None:

@@ -9,6 +9,7 @@ from jptq import allocation, sensitivity
 from jptq.results import Evaluation, Outcome, Report, SensitivityTable
 from jptq.results.problem import Head
 from jptq.tuning import blame
+from jptq.tuning.beginning import begin
 from jptq.tuning.compensating import Again, Compensated, compensated
 from jptq.tuning.corners import Corners, corners, duals
 from jptq.tuning.deadline import OutOfTime, bounded
@@ -19,7 +20,6 @@ from jptq.tuning.goal import ROUNDING, Judge
 from jptq.tuning.heads import find_head
 from jptq.tuning.journal import Journal
 from jptq.tuning.measure import Measurer
-from jptq.tuning.methods import Settled, settled
 from jptq.tuning.options import Options
 from jptq.tuning.outlook import Later, most_runs, silent
 from jptq.tuning.prepare import Prepared, Progress, quiet
@@ -68,11 +68,11 @@ def tune_network(
     options.check()
     plain = Measurer(options.allowed(prepared), evaluator, journal or Journal(None))
     judge = Judge(options.goal(prepared, evaluator))
-    found, methods = None, prepared.methods
+    found, methods = None, plain.prepared.methods
     if again is not None:
-        chosen = settled(plain, judge, options.allowed, deadline=deadline, progress=progress)
-        prepared, methods = _settled(chosen), chosen.methods
-        plain = chosen.measurer.on(prepared)
+        first = begin(plain, judge, options, again, deadline=deadline, progress=progress)
+        plain, again, methods = first.measurer, first.again, first.methods
+        prepared = plain.prepared
     corners(plain, progress=progress)
     if again is not None:
         kept = exempted(plain, judge, again, progress=progress)
@@ -83,17 +83,6 @@ def tune_network(
         found = compensated(plain, judge, options, again, deadline=deadline, progress=progress)
     report, of = _ended(plain, judge, options, found, deadline, progress, later)
     return dataclasses.replace(report, methods=methods), of
-
-
-def _settled(chosen: Settled) -> Prepared:
-    """Return the network that goes on: whatever is made of it keeps the method."""
-    prepared = chosen.measurer.prepared
-    if chosen.methods:
-        config = prepared.config.calibrated_by(prepared.activation)
-        prepared = dataclasses.replace(prepared, config=config)
-    if chosen.note:
-        prepared = dataclasses.replace(prepared, remarks=(*prepared.remarks, chosen.note))
-    return prepared
 
 
 def _ended(

@@ -67,7 +67,10 @@ class Measurer:
 
     def on(self, prepared: Prepared) -> Measurer:
         """Return what measures another form of the network, whose float model is the same."""
-        return Measurer(prepared, self.evaluator, self.journal, scores=self.scores)
+        other = Measurer(prepared, self.evaluator, self.journal, scores=self.scores)
+        if prepared.digest == self.prepared.digest:
+            other._floats, other._known, other.run_s = self._floats, self._known, self.run_s
+        return other
 
     @property
     def float_scores(self) -> Mapping[str, float]:

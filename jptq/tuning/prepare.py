@@ -48,7 +48,7 @@ from jptq.tuning.constants import Constants
 from jptq.tuning.deadline import passed
 from jptq.tuning.journal import Journal
 from jptq.tuning.masks import proven
-from jptq.tuning.runners import Feeds, MakeRunner
+from jptq.tuning.runners import MakeRunner, same_programs
 from jptq.tuning.source import data_notes, load_float
 from jptq.tuning.thresholds import load as load_thresholds
 from jptq.tuning.thresholds import save as save_thresholds
@@ -94,6 +94,8 @@ class Prepared:
       rivals: Gives the network by those of them that were not taken, by their tags.
       unsplit: `floating` before operators were split for ec; None of a calibrated file.
       fit: What was fitted to the samples; None if nothing was to be, and of a calibrated file.
+      fitted: Gives the network with weights and biases fitted; None if they are, or if none are
+        to be.
     """
 
     name: str
@@ -114,6 +116,7 @@ class Prepared:
     rivals: Mapping[str, Callable[[], Prepared]] = dataclasses.field(default_factory=dict)
     unsplit: Model | None = None
     fit: Fit | None = None
+    fitted: Callable[[], Prepared] | None = None
 
     @cached_property
     def floats(self) -> Mapping[str, np.ndarray]:
@@ -189,6 +192,7 @@ def prepare(
     documented_search: bool = False,
     fit: str = "off",
     reach: bool = True,
+    fit_later: bool = False,
     journal: Journal | None = None,
     deadline: float | None = None,
     progress: Progress = quiet,
@@ -212,6 +216,7 @@ def prepare(
       fit: What of weights and biases is fitted to the samples (`jptq.fitting.MODES`).
       reach: Thresholds stop where no reader of a tensor tells larger values apart (the vendor's
         do not).
+      fit_later: Nothing is fitted yet: `Prepared.fitted` does it.
       journal: Reuses what an earlier run with the same inputs found.
       deadline: `time.monotonic` value after which no further calibration method is compared.
       progress: Called as work goes on.
@@ -273,7 +278,9 @@ def prepare(
             identity, journal = files.digest(identity, "cut short", found.method), Journal(None)
         save_thresholds(journal, identity, found)
 
-    def by(found: Calibrated, config: Config, identity: str) -> Prepared:
+    network = files.digest(ir.to_bytes(floating), samples.digest)
+
+    def by(found: Calibrated, config: Config, identity: str, *, fitted: bool) -> Prepared:
         """Return the network by some thresholds: one program serves them all."""
         calibrated = found.write(placed)
         plan = plan_of(calibrated, target, strict_integers=strict_integers)
@@ -282,22 +289,11 @@ def prepare(
             types[name] = finest([types[name], accepted(plan.calibration(name), wanted)])
         calibrated = with_assignment(calibrated, types)
         changed: dict[str, np.ndarray] = {}
-
-        def same_programs(
-            model: Model,
-            example: Feeds,
-            *,
-            plan: Plan,
-            batching: Batching | None,
-            floats: Mapping[str, np.ndarray],
-        ) -> Runner:
-            if runner.serves(plan):
-                return runner.sharing(model, plan=plan, changed=changed, floats=floats)
-            return Runner(model, example, plan=plan, batching=batching, floats=floats)
-
-        if constants.fits or config.bias_correction is not None:
-            plain = same_programs(calibrated, example, plan=plan, batching=batching, floats={})
-            changed = constants.of(plain, types, config, identity)
+        if fitted or config.bias_correction is not None:
+            make = same_programs(runner, {})
+            plain = make(calibrated, example, plan=plan, batching=batching, floats={})
+            of = network if fitted else None
+            changed = constants.of(plain, types, config, identity, network=of)
         changed = {**proven(runner, samples, found.constants), **changed}
         calibrated = constants.written(calibrated, changed)
         calibrated = dataclasses.replace(
@@ -315,27 +311,31 @@ def prepare(
             batching=batching,
             measured_latency=measured_latency,
             strict_integers=strict_integers,
-            identity=constants.digest(identity),
-            make=same_programs,
+            identity=constants.digest(identity) if fitted else identity,
+            make=same_programs(runner, changed),
         )
-        limits = tuple(found.limited.values())
         return dataclasses.replace(
             made,
-            limits=limits,
+            limits=tuple(found.limited.values()),
             outlying=found.outlying,
             unsplit=unsplit,
-            fit=constants.report,
+            fit=constants.report if fitted else None,
         )
 
-    def rival(other: Calibrated) -> Callable[[], Prepared]:
+    def rival(other: Calibrated, *, fitted: bool) -> Callable[[], Prepared]:
         named = config.calibrated_by(activation_of(other.method))
-        return lambda: by(other, named, files.digest(identity, other.method))
+        return lambda: by(other, named, files.digest(identity, other.method), fitted=fitted)
 
-    return dataclasses.replace(
-        by(found, config, identity),
-        methods=found.compared,
-        rivals={other.method: rival(other) for other in found.rivals},
-    )
+    def whole(*, fitted: bool) -> Prepared:
+        return dataclasses.replace(
+            by(found, config, identity, fitted=fitted),
+            methods=found.compared,
+            rivals={other.method: rival(other, fitted=fitted) for other in found.rivals},
+        )
+
+    if not fit_later or not constants.fits:
+        return whole(fitted=constants.fits)
+    return dataclasses.replace(whole(fitted=False), fitted=lambda: whole(fitted=True))
 
 
 def assembled(

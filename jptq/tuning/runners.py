@@ -29,3 +29,27 @@ class MakeRunner(Protocol):
         floats: Feeds,
     ) -> Runner:
         """Return a runner."""
+
+
+def same_programs(runner: Runner, changed: Feeds) -> MakeRunner:
+    """Return what gives runners that share a runner's programs where its plan serves them.
+
+    Args:
+      runner: Of the placed graph.
+      changed: Initializers that take the place of the graph's own.
+    """
+
+    def make(
+        model: Model,
+        example: Feeds,
+        /,
+        *,
+        plan: Plan,
+        batching: Batching | None,
+        floats: Feeds,
+    ) -> Runner:
+        if runner.serves(plan):
+            return runner.sharing(model, plan=plan, changed=changed, floats=floats)
+        return Runner(model, example, plan=plan, batching=batching, floats=floats)
+
+    return make

@@ -1,0 +1,94 @@
+"""What costs no latency comes first: fitted weights and biases, then the calibration method."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jptq.numerics.qtypes import INT8
+from jptq.quant.config import Config
+from jptq.results import MethodTrial
+from jptq.tuning.compensating import Again
+from jptq.tuning.goal import Judge, told
+from jptq.tuning.measure import Measurer
+from jptq.tuning.methods import Settled, settled
+from jptq.tuning.options import Options
+from jptq.tuning.prepare import Prepared, Progress, quiet
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """The network that is ranked and searched.
+
+    Attributes:
+      measurer: Runs it.
+      again: Prepares it by another configuration, fitted if it is.
+      methods: Calibration methods that were compared.
+    """
+
+    measurer: Measurer
+    again: Again
+    methods: tuple[MethodTrial, ...]
+
+
+def begin(
+    measurer: Measurer,
+    judge: Judge,
+    options: Options,
+    again: Again,
+    *,
+    deadline: float | None = None,
+    progress: Progress = quiet,
+) -> Beginning:
+    """Return the network with what makes it better at no cost; nothing of it if INT8 is enough.
+
+    Args:
+      measurer: Runs the network as it was calibrated.
+      judge: Knows the goal.
+      options: How to tune.
+      again: Prepares the network by another configuration.
+      deadline: `time.monotonic` value after which no further calibration method is tried.
+      progress: Called as work goes on.
+    """
+    started, note = measurer.prepared, ""
+    before = measurer("all-INT8", started.all(INT8.name))
+    if started.fitted is not None and not (judge.goal.has_quality and judge.meets(before)):
+        fitted = options.allowed(started.fitted())
+        if fitted.fit is not None and fitted.fit.kept:
+            measurer = measurer.on(fitted)
+            after = measurer("all-INT8", fitted.all(INT8.name))
+            note = (
+                f"Weights and biases are fitted to the samples: all-INT8 gives {told(after)}, "
+                f"{told(before)} without that (measured)."
+            )
+        else:
+            measurer.prepared = dataclasses.replace(measurer.prepared, fit=fitted.fit)
+    chosen = settled(measurer, judge, options.allowed, deadline=deadline, progress=progress)
+    prepared = _going_on(chosen)
+    if note:
+        prepared = dataclasses.replace(prepared, remarks=(note, *prepared.remarks))
+    return Beginning(
+        measurer=chosen.measurer.on(prepared),
+        again=_fitting(again) if note else again,
+        methods=chosen.methods,
+    )
+
+
+def _fitting(again: Again) -> Again:
+    """Return what prepares a network by another configuration and fits that too."""
+
+    def fitted(config: Config) -> Prepared:
+        made = again(config)
+        return made if made.fitted is None else made.fitted()
+
+    return fitted
+
+
+def _going_on(chosen: Settled) -> Prepared:
+    """Return the network that goes on: whatever is made of it keeps the method."""
+    prepared = chosen.measurer.prepared
+    if chosen.methods:
+        config = prepared.config.calibrated_by(prepared.activation)
+        prepared = dataclasses.replace(prepared, config=config)
+    if chosen.note:
+        prepared = dataclasses.replace(prepared, remarks=(*prepared.remarks, chosen.note))
+    return prepared
