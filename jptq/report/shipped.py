@@ -61,9 +61,13 @@ def section(report: Report) -> list[str]:
     if again.wrong:
         rows = [(code(name), plain(what)) for name, what in again.wrong.items()]
         blocks.append(table(("constant", "what differs"), rows, ("left", "left")))
-    if again.moved:
-        rows = [(code(one.name), f"{100 * one.change:.3g} %") for one in again.moved[:_MOVED]]
-        if rest := len(again.moved) - len(rows):
+    for what, features in (
+        ("threshold of a feature", again.moved),
+        ("threshold that stops", again.stopped),
+    ):
+        rows = [(code(one.name), f"{100 * one.change:.3g} %") for one in features[:_MOVED]]
+        if rest := len(features) - len(rows):
             rows.append((f"and {rest} more in `result.json`", ""))
-        blocks.append(table(("threshold of a feature", "differs by"), rows, ("left", "right")))
+        if rows:
+            blocks.append(table((what, "differs by"), rows, ("left", "right")))
     return blocks

@@ -41,6 +41,8 @@ class Recalibration:
       method: Tag of the calibration method.
       features: Quantizers of features whose thresholds were found anew; 0 if `unasked`.
       moved: Those whose thresholds differ, the largest change first.
+      stopped: Those of which they differ because they stop where no reader tells larger values
+        apart (`reach`), which a plain calibration does not know.
       unasked: Why thresholds of features were not found anew, in words.
     """
 
@@ -56,6 +58,7 @@ class Recalibration:
     method: str = ""
     features: int = 0
     moved: tuple[Moved, ...] = ()
+    stopped: tuple[Moved, ...] = ()
     unasked: str = ""
 
     @property
@@ -88,21 +91,37 @@ class Recalibration:
     def _features(self) -> str:
         if self.unasked:
             return f"Thresholds of features were not compared: {self.unasked}."
-        if not self.moved:
+        if not self.moved and not self.stopped:
             return f"So are the thresholds of all {self.features} features."
-        largest = self.moved[0]
-        return (
-            f"{len(self.moved)} of {self.features} thresholds of features differ, by "
-            f"{100 * largest.change:.2g} % at most ({largest.name})."
-        )
+        said = []
+        if self.moved:
+            said.append(
+                f"{len(self.moved)} of {self.features} thresholds of features differ, by "
+                f"{_most(self.moved)}."
+            )
+        if self.stopped:
+            said.append(
+                f"{len(self.stopped)} of {self.features} thresholds of features stop where no "
+                "reader tells larger values apart; a plain calibration goes on, by "
+                f"{_most(self.stopped)}."
+            )
+        return " ".join(said)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        content = dataclasses.asdict(self) | {"moved": [dataclasses.asdict(m) for m in self.moved]}
-        return {"holds": self.holds, **content}
+        lists = {name: [dataclasses.asdict(m) for m in getattr(self, name)] for name in _LISTS}
+        return {"holds": self.holds, **dataclasses.asdict(self), **lists}
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> Recalibration:
         """Return what `to_json` wrote."""
         fields = {name: value for name, value in found.items() if name != "holds"}
-        return cls(**{**fields, "moved": tuple(Moved(**one) for one in fields["moved"])})
+        lists = {name: tuple(Moved(**one) for one in fields[name]) for name in _LISTS}
+        return cls(**{**fields, **lists})
+
+
+_LISTS = ("moved", "stopped")
+
+
+def _most(features: tuple[Moved, ...]) -> str:
+    return f"{100 * features[0].change:.2g} % at most ({features[0].name})"

@@ -109,8 +109,13 @@ def recalibrated(
             for one in prepared.plan.calibrations
             if not one.constant and one.name in anew
         }
+        apart, limited = _moved(features, prepared), {one.calibration for one in prepared.limits}
         found = dataclasses.replace(
-            found, method=own.method, features=len(features), moved=_moved(features, prepared)
+            found,
+            method=own.method,
+            features=len(features),
+            moved=tuple(one for one in apart if one.name not in limited),
+            stopped=tuple(one for one in apart if one.name in limited),
         )
         memory.release()
     progress(STEP, len(prepared.samples), len(prepared.samples))

@@ -230,6 +230,16 @@ def test_a_changed_network_is_the_one_to_build_and_the_moved_thresholds_are_list
     assert len(rows) == 21
 
 
+def test_thresholds_that_stop_early_are_told_from_those_that_moved() -> None:
+    stopped = (Moved(name="scores", change=0.98),)
+    again = dataclasses.replace(AGAIN, moved=(), stopped=stopped)
+    part = section(markdown.render(dataclasses.replace(make_report(), recalibration=again)), "Cal")
+    assert "1 of 40 thresholds of features stop where no reader tells larger values apart" in part
+    assert cells(part)[2:] == [["`scores`", "98 %"]]
+    assert Recalibration.from_json(again.to_json()) == again
+    assert Recalibration.from_json(AGAIN.to_json()) == AGAIN
+
+
 def test_a_network_that_does_not_come_back_says_what_differs() -> None:
     wrong = dataclasses.replace(
         AGAIN, same_elements=12_000, wrong={"w0": "345 of 400 integers differ"}, moved=()

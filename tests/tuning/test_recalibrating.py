@@ -21,6 +21,7 @@ from jptq.targets.folder import configs
 from jptq.tuning import Journal, Prepared, prepare
 from jptq.tuning.prepare import assembled
 from jptq.tuning.recalibrating import prepared_float, recalibrated
+from tests.calibration import masks
 from tests.graphs import Graph
 from tests.oracles import run_onnx
 from tests.tuning.refitted import moved, refitted
@@ -241,7 +242,29 @@ def test_operators_that_were_split_for_ec_are_whole_in_the_file(
     assert not any("_split_" in name for name in written.by_name)
     found = proof(split, tmp_path)
     assert found.holds, found.wrong
-    assert {one.name for one in found.moved} <= {one.calibration for one in split.limits}
+    assert found.moved == ()
+    assert {one.name for one in found.stopped} <= {one.calibration for one in split.limits}
+
+
+@pytest.mark.parametrize("kind", ["constant", "input"])
+def test_thresholds_that_no_plain_calibration_finds_are_told_from_the_others(
+    kind: str, tmp_path: Path
+) -> None:
+    proto = masks.attention(kind, masks.LOWEST).proto()
+    made = masks.calibrated(tmp_path / "net", proto, masks.samples(kind, masks.LOWEST, count=4))
+    limits = {one.calibration for one in made.limits}
+    assert limits
+    found = proof(made, tmp_path)
+    assert found.holds, found.wrong
+    assert {one.name for one in found.moved} & limits == set()
+    assert {one.name for one in found.stopped} <= limits
+    largest = max((one.change for one in found.stopped), default=0.0)
+    if kind == "constant":  # written shorter in the file, so that any calibration stops
+        assert found.changed == 1
+        assert largest < 0.9
+    else:
+        assert largest > 0.999
+        assert "stop where no reader tells larger values apart" in found.sentence
 
 
 def test_searched_features_are_not_compared_and_that_is_said(source: Path, tmp_path: Path) -> None:
