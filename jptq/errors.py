@@ -110,5 +110,9 @@ class EvaluatorError(JptqError):
     """The user's evaluator raised or returned something unusable."""
 
 
+class NonFiniteScoreError(EvaluatorError):
+    """A score is NaN or infinite."""
+
+
 class StorageError(JptqError):
     """A file could not be written or read."""

@@ -125,6 +125,7 @@ def tune(
             strict_integers=strict_integers,
             reach=reach,
             fit=fit,
+            fit_later=True,
             journal=journal,
             deadline=deadline,
             progress=progress,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from jptq.report import wording
 from jptq.report.markup import code, plain, table
 from jptq.report.table import RIGHT, Table
@@ -64,10 +66,16 @@ def _row(one: MethodTrial) -> tuple[str, ...]:
         method(one.method),
         wording.percent(one.int8),
         wording.percent(one.int16),
-        wording.NONE if one.int8_quality is None else wording.percent(one.int8_quality),
-        wording.NONE if one.int16_quality is None else wording.percent(one.int16_quality),
+        _reached(one.int8_quality),
+        _reached(one.int16_quality),
         f"{one.clipped:.3g}-fold" if one.clips_much else wording.NONE,
     )
+
+
+def _reached(quality: float | None) -> str:
+    if quality is None:
+        return wording.NONE
+    return wording.percent(quality) if math.isfinite(quality) else "no number"
 
 
 def _ordered(report: Report) -> list[MethodTrial]:

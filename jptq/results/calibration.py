@@ -45,7 +45,11 @@ class MethodTrial:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> MethodTrial:
         """Return what `to_json` wrote."""
-        numbers = {name: float(content[name]) for name in ("int8", "int16", "clipped")}
+        numbers = {
+            name: float(content[name])
+            for name in ("int8", "int16", "clipped", "int8_quality", "int16_quality")
+            if content[name] is not None
+        }
         return cls(**{**content, **numbers})
 
     @property

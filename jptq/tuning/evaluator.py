@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from jptq import user_code
-from jptq.errors import EvaluatorError
+from jptq.errors import EvaluatorError, NonFiniteScoreError
 from jptq.user_code import UserFunction
 
 Forward: TypeAlias = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -89,7 +89,7 @@ class Evaluator:
                     f"score {name!r} is {type(value).__name__}, not a number", where=self.where
                 )
             if not math.isfinite(float(value)):
-                raise EvaluatorError(
+                raise NonFiniteScoreError(
                     f"score {name!r} is {float(value)}",
                     where=self.where,
                     why="it cannot be compared with the float model's score",

@@ -8,15 +8,20 @@ raised, any operator added, or anything called impossible.
 from __future__ import annotations
 
 import dataclasses
+import logging
+import math
 from collections.abc import Callable
 
 from jptq.calibration.choice import REPAIRED
+from jptq.errors import NonFiniteScoreError
 from jptq.numerics.qtypes import INT8, INT16
 from jptq.results import Evaluation, MethodTrial
 from jptq.tuning.deadline import OutOfTime, passed
 from jptq.tuning.goal import Judge, told
 from jptq.tuning.measure import Measurer
 from jptq.tuning.prepare import Prepared, Progress, quiet
+
+_logger = logging.getLogger(__name__)
 
 FRONT = 2
 """Methods beside the one in front that all-INT8 is scored by."""
@@ -91,18 +96,17 @@ class _Trials:
         int8 = self._measured(first, INT8.name)
         if self._judge.meets(int8):
             return self._as(first)
-        best = first
         int16 = self._measured(first, INT16.name)
         try:
             if not self._judge.meets(int16):
-                best, int16 = self._finer(first, int16)
-            if best == first:
-                best = self._coarser(first, int8)
+                finer = self._finer(first, int16)
+                if finer != first:
+                    return self._as(finer, INT16.name)
+            return self._as(self._coarser(first, int8, int16))
         except OutOfTime:
-            pass
-        return self._as(best)
+            return self._as(first)
 
-    def _finer(self, best: str, int16: Evaluation) -> tuple[str, Evaluation]:
+    def _finer(self, best: str, int16: Evaluation) -> str:
         """Return the first method that all-INT16 meets the goal by, else the clearly best one."""
         coarse = self._measured(best, INT8.name)
         others = self._others(key=lambda one: one.int16)
@@ -111,15 +115,18 @@ class _Trials:
             found = self._measured(other.method, INT16.name)
             if self._judge.meets(found):
                 self._measured(other.method, INT8.name)
-                return other.method, found
+                return other.method
             if self._gains(found, int16) and not self._gains(
                 coarse, self._measured(other.method, INT8.name)
             ):
                 best, int16 = other.method, found
-        return best, int16
+        return best
 
-    def _coarser(self, best: str, int8: Evaluation) -> str:
-        """Return the method in front by which all-INT8 scores clearly best."""
+    def _coarser(self, best: str, int8: Evaluation, int16: Evaluation) -> str:
+        """Return the method in front by which all-INT8 scores clearly best.
+
+        What it gives at INT8 must not be paid at INT16: raised nodes have to reach the goal.
+        """
         first, top = self._rows[best], int8.quality
         front = [
             one
@@ -129,11 +136,22 @@ class _Trials:
         for number, other in enumerate(front[:FRONT]):
             self._check(number, min(FRONT, len(front)))
             found = self._measured(other.method, INT8.name)
-            if self._gains(found, int8) and found.quality > top:
+            if (
+                self._gains(found, int8)
+                and found.quality > top
+                and (self._judge.meets(found) or self._keeps(other.method, int16))
+            ):
                 best, top = other.method, found.quality
             if self._judge.meets(found):
                 break
         return best
+
+    def _keeps(self, method: str, int16: Evaluation) -> bool:
+        """Tell whether all-INT16 by a method is no clearly worse than what is known."""
+        found = self._measured(method, INT16.name)
+        return self._judge.meets(found) or (
+            not self._judge.meets(int16) and not self._gains(int16, found)
+        )
 
     def _others(self, key: Callable[[MethodTrial], float]) -> list[MethodTrial]:
         """Return the methods beside the first; those that lose the same are one method."""
@@ -162,7 +180,13 @@ class _Trials:
             measurer = self._measurers[method] = first.on(other)
         named = "" if method == self._first else f" by {method}"
         names = {INT8.name: "all-INT8", INT16.name: "all-INT16"}
-        found = measurer(f"{names[qtype]}{named}", measurer.prepared.all(qtype))
+        try:
+            found = measurer(f"{names[qtype]}{named}", measurer.prepared.all(qtype))
+        except NonFiniteScoreError as error:
+            if method == self._first:
+                raise
+            _logger.warning("calibrated by %s: %s", method, error.what)
+            found = Evaluation(name="", shares={"": -math.inf})
         row, quality = self._rows[method], found.quality
         self._rows[method] = (
             dataclasses.replace(row, int8_quality=quality)
@@ -171,14 +195,10 @@ class _Trials:
         )
         return found
 
-    def _as(self, best: str) -> Settled:
+    def _as(self, best: str, qtype: str = INT8.name) -> Settled:
         note = ""
         if best != self._first:
             rows = self._rows
-            finer = rows[self._first].int16_quality is not None and (
-                rows[best].int16_quality is not None
-            )
-            qtype = INT16.name if finer else INT8.name
             ran = {name: self._measured(name, qtype) for name in (self._first, best)}
             words = {name: told(found) for name, found in ran.items()}
             note = (

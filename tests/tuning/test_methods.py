@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 
 import jptq
+from jptq.errors import NonFiniteScoreError
 from jptq.results import Evaluation, Goal, MethodTrial, Outcome
 from jptq.tuning.goal import Judge
 from jptq.tuning.methods import FRONT, OTHERS, settled
@@ -38,6 +40,8 @@ class Runs:
         qtype = assignment["quantizer"]
         self.ran.append(f"{self.method} {qtype}")
         share = self.scores[self.method][qtype == "int16"]
+        if np.isnan(share):
+            raise NonFiniteScoreError("score 'score' is nan")
         return Evaluation(name=name, shares={"score": share})
 
 
@@ -80,6 +84,27 @@ def test_a_little_at_int16_is_not_bought_by_all_of_int8() -> None:
     assert kept.measurer.method == "max"
     taken, _ = tried({"max": (0.34, 0.985), "kl": (0.3, 0.988)}, losses)
     assert taken.measurer.method == "kl"
+
+
+def test_what_int8_gains_is_not_paid_at_int16() -> None:
+    losses = {"max": (0.1, 0.0), "mix": (0.05, 1e-3)}
+    kept, ran = tried({"max": (0.84, 1.0), "mix": (0.92, 0.963)}, losses)
+    assert (kept.measurer.method, ran[-1]) == ("max", "mix int16")
+    taken, _ = tried({"max": (0.84, 1.0), "mix": (0.92, 0.995)}, losses)
+    assert taken.measurer.method == "mix"
+
+
+def test_a_method_whose_score_is_no_number_loses() -> None:
+    losses = {"max": (0.1, 0.0), "kl": (0.05, 1e-4)}
+    kept, _ = tried({"max": (0.84, 0.9), "kl": (np.nan, np.nan)}, losses)
+    assert kept.measurer.method == "max"
+    assert [one.int8_quality for one in kept.methods] == [0.84, -np.inf]
+    assert MethodTrial.from_json(kept.methods[1].to_json()) == kept.methods[1]
+
+
+def test_the_network_itself_needs_a_number() -> None:
+    with pytest.raises(NonFiniteScoreError):
+        tried({"max": (np.nan, 0.9), "kl": (0.9, 0.9)}, {"max": (0.1, 0.0), "kl": (0.1, 0.0)})
 
 
 def test_a_gain_that_chance_gives_too_does_not_replace_what_the_errors_chose() -> None:
