@@ -22,7 +22,8 @@ class Grid:
       nearest: Integers by plain rounding, as the engine rounds.
       limit: Largest magnitude of an integer whose value does not widen the range of its channel.
       largest: Largest magnitude in the element's channel.
-      fixed: Elements that have it: they define the range.
+      fixed: Elements that stay: those that have it define the range, and those that are 0 say that
+        two values have nothing to do with each other (a filter bank, a mask, pruned weights).
     """
 
     weight: np.ndarray
@@ -60,7 +61,7 @@ def grid_of(layer: Layer, weight: np.ndarray, thresholds: np.ndarray) -> Grid:
         nearest=arranged(integers),
         limit=arranged(np.maximum(np.minimum(limit, INT8.upper), np.abs(integers))),
         largest=arranged(largest),
-        fixed=arranged(np.abs(weight) == largest) > 0,
+        fixed=arranged((np.abs(weight) == largest) | (weight == 0)) > 0,
     )
 
 
@@ -68,7 +69,7 @@ def stored(layer: Layer, weight: np.ndarray, grid: Grid, integers: np.ndarray) -
     """Return the float32 weight whose integers these are.
 
     Its range is the old one to the last bit: the largest elements stay what they were, and no
-    product of integer and scale is let round beyond them.
+    product of integer and scale is let round beyond them. Zeros stay too.
 
     Args:
       layer: Says how elements are arranged.

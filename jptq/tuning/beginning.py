@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from jptq.numerics.qtypes import INT8
+from jptq.errors import NonFiniteScoreError
+from jptq.numerics.qtypes import INT8, INT16
 from jptq.quant.config import Config
-from jptq.results import MethodTrial
+from jptq.results import Evaluation, MethodTrial
 from jptq.tuning.compensating import Again
 from jptq.tuning.goal import Judge, told
 from jptq.tuning.measure import Measurer
@@ -53,24 +54,50 @@ def begin(
     before = measurer("all-INT8", started.all(INT8.name))
     if started.fitted is not None and not (judge.goal.has_quality and judge.meets(before)):
         fitted = options.allowed(started.fitted())
-        if fitted.fit is not None and fitted.fit.kept:
-            measurer = measurer.on(fitted)
-            after = measurer("all-INT8", fitted.all(INT8.name))
-            note = (
-                f"Weights and biases are fitted to the samples: all-INT8 gives {told(after)}, "
-                f"{told(before)} without that (measured)."
-            )
-        else:
-            measurer.prepared = dataclasses.replace(measurer.prepared, fit=fitted.fit)
+        started, note = _fitted(measurer, judge, fitted, before)
+        measurer = measurer.on(started)
     chosen = settled(measurer, judge, options.allowed, deadline=deadline, progress=progress)
     prepared = _going_on(chosen)
     if note:
         prepared = dataclasses.replace(prepared, remarks=(note, *prepared.remarks))
     return Beginning(
         measurer=chosen.measurer.on(prepared),
-        again=_fitting(again) if note else again,
+        again=_fitting(again) if started.fit is not None and started.fit.kept else again,
         methods=chosen.methods,
     )
+
+
+def _fitted(
+    measurer: Measurer, judge: Judge, fitted: Prepared, before: Evaluation
+) -> tuple[Prepared, str]:
+    """Return the network fitted, unless the goal's own score is clearly against it, and a note.
+
+    The fit was judged by errors of the outputs; a score may see what they do not.
+    """
+    plain = measurer.prepared
+    if fitted.fit is None or not fitted.fit.kept:
+        return dataclasses.replace(plain, fit=fitted.fit), ""
+    finest = measurer("all-INT16", plain.all(INT16.name))
+    other = measurer.on(fitted)
+    try:
+        after = other("all-INT8", fitted.all(INT8.name))
+        found = other("all-INT16", fitted.all(INT16.name))
+    except NonFiniteScoreError as error:
+        worse, text = True, f"{error.what}."
+    else:
+        worse = judge.gains(finest, found) or (judge.meets(finest) and not judge.meets(found))
+        text = (
+            f"all-INT8 gives {told(after)} with them and {told(before)} without, all-INT16 "
+            f"{told(found)} and {told(finest)} (measured)."
+        )
+    if worse:
+        reason = "the score that the goal bounds is better without"
+        refused = dataclasses.replace(fitted.fit, kept=False, reason=reason)
+        return (
+            dataclasses.replace(plain, fit=refused),
+            f"Fitted weights and biases are not used: {text}",
+        )
+    return fitted, f"Weights and biases are fitted to the samples: {text}"
 
 
 def _fitting(again: Again) -> Again:

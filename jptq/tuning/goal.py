@@ -10,6 +10,9 @@ ROUNDING = 1e-9
 """Relative: sums of node times are exact to a few units in the last place."""
 
 
+GAIN = 0.25
+"""Share of what misses the goal that something has to give back to be taken: less is chance."""
+
 _SHOWS = 0.9
 """Below this a cosine shows by itself that something is wrong."""
 
@@ -52,6 +55,13 @@ class Judge:
         """Tell whether the latency budget, if any, has room for a time."""
         budget = self.goal.budget_us
         return budget is None or time_us <= budget * (1 + ROUNDING)
+
+    def gains(self, one: Evaluation, other: Evaluation) -> bool:
+        """Tell whether one is clearly nearer to the goal: it gives back `GAIN` of what misses."""
+        goal = self.goal
+        asked = goal.min_score if one.shares and goal.min_score is not None else goal.min_cosine
+        missing = (1.0 if asked is None else asked) - other.quality
+        return one.quality - other.quality > GAIN * max(missing, 0.0)
 
     def better(self, one: Evaluation, other: Evaluation | None) -> bool:
         """Tell whether ``one`` is the better end, by the goal's own order."""

@@ -32,9 +32,6 @@ NEAR = 1.5
 OTHERS = 4
 """Methods that all-INT16 is scored by, where it misses the goal."""
 
-GAIN = 0.25
-"""Share of what misses the goal that another method has to give back: less is chance."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settled:
@@ -116,7 +113,7 @@ class _Trials:
             if self._judge.meets(found):
                 self._measured(other.method, INT8.name)
                 return other.method
-            if self._gains(found, int16) and not self._gains(
+            if self._judge.gains(found, int16) and not self._judge.gains(
                 coarse, self._measured(other.method, INT8.name)
             ):
                 best, int16 = other.method, found
@@ -137,7 +134,7 @@ class _Trials:
             self._check(number, min(FRONT, len(front)))
             found = self._measured(other.method, INT8.name)
             if (
-                self._gains(found, int8)
+                self._judge.gains(found, int8)
                 and found.quality > top
                 and (self._judge.meets(found) or self._keeps(other.method, int16))
             ):
@@ -150,7 +147,7 @@ class _Trials:
         """Tell whether all-INT16 by a method is no clearly worse than what is known."""
         found = self._measured(method, INT16.name)
         return self._judge.meets(found) or (
-            not self._judge.meets(int16) and not self._gains(int16, found)
+            not self._judge.meets(int16) and not self._judge.gains(int16, found)
         )
 
     def _others(self, key: Callable[[MethodTrial], float]) -> list[MethodTrial]:
@@ -159,12 +156,6 @@ class _Trials:
         different = {(one.int8, one.int16): one for one in reversed(self._rows.values())}
         different.pop((first.int8, first.int16), None)
         return sorted(different.values(), key=key)
-
-    def _gains(self, found: Evaluation, before: Evaluation) -> bool:
-        goal = self._judge.goal
-        asked = goal.min_score if found.shares and goal.min_score is not None else goal.min_cosine
-        missing = (1.0 if asked is None else asked) - before.quality
-        return found.quality - before.quality > GAIN * max(missing, 0.0)
 
     def _check(self, number: int, total: int) -> None:
         if passed(self._deadline):

@@ -97,3 +97,34 @@ def test_the_float_network_stays_the_one_that_was_given(prepared: Prepared) -> N
     mine, theirs = (one.runner.forward(None)(feeds) for one in (prepared, fitted()))
     for name, values in mine.items():
         np.testing.assert_array_equal(values, theirs[name])
+
+
+def test_a_fit_that_the_score_is_against_is_not_used(prepared: Prepared) -> None:
+    """The errors of the outputs are for it: the score sees what they do not."""
+    given = prepared.fitted
+    assert given is not None
+    whole = given()
+    name = prepared.floating.outputs[0].name
+    feeds = {"x": correlated(8, seed=9)[:, 0]}
+    floats = prepared.runner.forward(None)(feeds)[name]
+    finest = whole.runner.forward(whole.table(whole.all("int16")))(feeds)[name]
+
+    def against(forward: Any) -> float:
+        found = forward(feeds)[name]
+        if np.array_equal(found, floats):
+            return 1.0
+        return 0.5 if np.array_equal(found, finest) else 0.9
+
+    report, of = tune_network(
+        prepared,
+        Options(min_score=0.9999, search="walk", leftovers="int8"),
+        lambda config: prepared,
+        evaluator=Evaluator.of(against),
+    )
+    assert of.digest == prepared.digest
+    assert of.fit is not None
+    assert (of.fit.kept, of.fit.reason) == (
+        False,
+        "the score that the goal bounds is better without",
+    )
+    assert report.notes[0].startswith("Fitted weights and biases are not used: all-INT8 gives")
