@@ -172,8 +172,9 @@ def _summed(
     rows, groups, batch = reader.rows, reader.rows.form.groups, len(x)
     each = min(rows.count, max(_LEAST, -(-ROWS // total)))
     most = max(1, _CHUNK // (4 * each * x.shape[2] * rows.table[:, 0].size))
+    on_host = all(device.platform == "cpu" for device in x.devices())
     run: Callable[..., tuple[Array | np.ndarray, Array | np.ndarray]]
-    if all(device.platform == "cpu" for device in x.devices()):
+    if on_host:
         # A program per shape would take longer to compile than NumPy takes to sum.
         given: Array | np.ndarray = np.asarray(x)
         run = functools.partial(sums, np, groups=groups)
@@ -192,7 +193,7 @@ def _summed(
         real = np.isin(part, inside).astype(np.float32)
         if real.any():
             chosen = picks(rows.count, each, start + part)
-            mean, scatter = run(given[part], rows.table, chosen, real)
+            mean, scatter = run(given[part], rows.table, chosen, None if on_host else real)
             yield (
                 int(real.sum()) * each,
                 reader.factor * np.asarray(mean, np.float64),
@@ -224,7 +225,7 @@ def sums(
     x: Array | np.ndarray,
     table: np.ndarray,
     chosen: np.ndarray,
-    real: np.ndarray,
+    real: np.ndarray | None,
     *,
     groups: int,
 ) -> tuple[Array | np.ndarray, Array | np.ndarray]:
@@ -235,19 +236,25 @@ def sums(
       x: Features, ``[B, S, C]``.
       table: See `Rows`, ``[H, P, T]``.
       chosen: Rows of each sample, ``[B, R]``.
-      real: 1 for samples that count, else 0, ``[B]``.
+      real: 1 for samples that count, else 0, ``[B]``; None if all do.
       groups: Of channels.
 
     Returns:
       ``[G, K]`` and ``[G, K, K]``.
     """
-    batch, _, channels = x.shape
+    batch, positions, channels = x.shape
     padded = xp.concatenate([x, xp.zeros((batch, 1, channels), x.dtype)], axis=1)
-    places = xp.asarray(table)[:, chosen]  # [H, B, R, T]
-    seen = padded[xp.arange(batch)[:, np.newaxis, np.newaxis], places]
-    split = seen.reshape(*seen.shape[:-1], groups, channels // groups)
-    rows = xp.transpose(split, (0, 4, 1, 2, 3, 5)).reshape(len(table) * groups, chosen.size, -1)
-    weight = xp.repeat(real, chosen.shape[1])[:, np.newaxis]
-    mean = xp.sum(rows * weight, axis=1) / xp.sum(weight)
-    apart = (rows - mean[:, np.newaxis]) * weight
+    first = np.arange(batch)[:, np.newaxis, np.newaxis] * (positions + 1)
+    places = xp.asarray(table)[:, chosen] + first  # [H, B, R, T]
+    seen = xp.take(padded.reshape(-1, channels), places, axis=0)
+    if groups > 1:
+        split = seen.reshape(*seen.shape[:-1], groups, channels // groups)
+        seen = xp.transpose(split, (0, 4, 1, 2, 3, 5))
+    rows = seen.reshape(len(table) * groups, chosen.size, -1)
+    ones = np.ones(chosen.size, np.float32)
+    counted = ones if real is None else xp.repeat(xp.asarray(real), chosen.shape[1])
+    mean = xp.matmul(counted / counted.sum(), rows)
+    apart = rows - mean[:, np.newaxis]
+    if real is not None:
+        apart = apart * counted[:, np.newaxis]
     return mean, xp.matmul(xp.swapaxes(apart, 1, 2), apart)
