@@ -32,10 +32,10 @@ _LEAST = 64
 _GOLDEN = 0.6180339887498949
 """Steps of this share of a circle cover it evenly, however many there are."""
 
-_CHUNK = 64 * memory.MIB
+_CHUNK = 32 * memory.MIB
 """Rows that are there at the same time, in bytes."""
 
-HESSIANS = 256 * memory.MIB
+HESSIANS = 128 * memory.MIB
 """What all layers of a pass may take together; one that is larger has a pass of its own."""
 
 
