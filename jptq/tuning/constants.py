@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from jptq import files, fitting
+from jptq import __version__, files, fitting
 from jptq.data import Samples
 from jptq.engine import Runner, memory
 from jptq.fitting import MODES, Fitted
@@ -135,6 +135,7 @@ class Constants:
         # those of one method are as good as those of another.
         weights = [one.name for one in runner.plan.calibrations if one.kind == WEIGHT]
         identity = files.digest(
+            __version__,
             network,
             self.target.digest,
             repr(config.weight),
@@ -178,4 +179,5 @@ class Constants:
         own = model.initializers
         changed = dataclasses.replace(model, initializers={**own, **constants})
         noted = with_originals(changed, {name: own[name] for name in constants})
-        return with_owners(noted, {} if self._fitted is None else self._fitted.owners)
+        owners = {} if self._fitted is None else self._fitted.owners
+        return with_owners(noted, {n: q for n, q in owners.items() if n in constants})
