@@ -78,6 +78,27 @@ def test_any_integers_come_back_bit_for_bit_from_a_plain_calibration(
         np.testing.assert_array_equal(found[largest], weight[largest])
 
 
+def test_what_is_zero_stays_zero() -> None:
+    """A filter bank adds up powers: a logarithm behind it has no number for less than nothing."""
+    g = Graph(seed=3)
+    bank = np.maximum(0.0, 1.0 - np.abs(np.arange(32)[:, None] - 4.0 * np.arange(8)) / 4.0)
+    power = g.add("Mul", g.input("x", (1, 6, 32)), g.constant(np.float32(1.0)))
+    g.output(g.add("MatMul", power, g.constant(bank.astype(np.float32), name="bank")))
+    rng = np.random.default_rng(0)
+    samples = [
+        {"x": (rng.standard_normal((1, 6, 1)) + 0.1 * rng.standard_normal((1, 6, 32))) ** 2}
+        for _ in range(12)
+    ]
+    runner = placed(g, [{"x": one["x"].astype(np.float32)} for one in samples])
+    (layer,) = layers(runner)
+    weight = runner.model.initializers[layer.weight]
+    grid = grid_of(layer, weight, thresholds(runner)[layer.calibration.name])
+    wild = rng.integers(-127, 128, grid.weight.shape).astype(np.float64)
+    found = stored(layer, weight, grid, np.where(grid.fixed, grid.nearest, wild))
+    assert (weight == 0).sum() > 150
+    np.testing.assert_array_equal(found[weight == 0], 0.0)
+
+
 class _Holding:
     """A runner's plan with another model."""
 
