@@ -124,6 +124,9 @@ def _refused(runner: Runner, node: Node, entry: Op | None, index: int) -> str:
         return f"{node.op} is more than a product with it"
     if node.inputs[0] not in runner.program.perms:
         return "it is multiplied by a constant"
+    shapes = runner.program.shapes
+    if any(0 in shapes[name] for name in (*node.inputs[:2], node.outputs[0])):
+        return "its tensors have no elements"
     return ""
 
 

@@ -36,6 +36,6 @@ def network_error(
             want = np.asarray(wanted[name], np.float64)[:count]
             lost[name] += float(np.sum((np.asarray(found[name])[:count] - want) ** 2))
             sums[name] += (want.size, np.sum(want), np.sum(want * want))
-    varies = {n: square - total**2 / size for n, (size, total, square) in sums.items()}
+    varies = {n: square - total**2 / max(size, 1) for n, (size, total, square) in sums.items()}
     shares = [lost[name] / power for name, power in varies.items() if power > 0.0]
     return float(np.mean(shares)) if shares else float("nan")

@@ -13,7 +13,7 @@ import pytest
 import jptq
 from jptq import ir
 from jptq.errors import UnknownNameError
-from jptq.results import Outcome, Report
+from jptq.results import PREPARED_FILE, Outcome, Report
 from tests.oracles import run_onnx
 from tests.tuning.networks import CONFIG
 from tests.tuning.problems_by_type import coarse_resize, coarse_weight, images
@@ -88,9 +88,13 @@ def test_the_files_hold_the_second_operator_and_agree_with_each_other(
     out = folder / "out"
     for name in ("optimized_float_model.onnx", "calibrated_model.onnx", "qdq_model.onnx"):
         assert "enlarge_split_low" in ir.load(out / name).by_name, name
-    again = jptq.calibrate(
-        folder / "model.onnx", folder / "data", quant_config=out / "quant_config.json"
+    # The configuration splits the network that it is for, which is whole.
+    assert "enlarge_split_low" not in ir.load(out / PREPARED_FILE).by_name
+    split = jptq.calibrate(
+        out / PREPARED_FILE, folder / "data", quant_config=out / "quant_config.json"
     )
+    assert dict(split.configured) == dict(report.assignment)
+    again = jptq.calibrate(out / "calibrated_model.onnx", folder / "data")
     assert dict(again.configured) == dict(report.assignment)
     sample = images(1, seed=3)[0]
     ours = again.runner.forward(again.table(report.assignment))({"x": sample})
