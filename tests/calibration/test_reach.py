@@ -271,6 +271,19 @@ def test_a_heavy_tail_keeps_its_range_and_is_told(tmp_path: Path) -> None:
     assert any("'head' (Conv) reads the larger ones" in note for note in found.notes)
 
 
+def test_many_small_probabilities_are_not_told(tmp_path: Path) -> None:
+    g = Graph(seed=2)
+    x = g.input("x", (1, 4000))
+    g.output(g.add("Softmax", x, axis=1, name="share"))
+    rng = np.random.default_rng(1)
+    feeds = [{"x": rng.standard_normal((1, 4000)).astype(np.float32)} for _ in range(2)]
+    for feed in feeds:
+        feed["x"][0, 7] = 14.0
+    found = calibrated(tmp_path, g.proto(), feeds)
+    assert any(c.tensor.startswith("share") for c in found.plan.calibrations)
+    assert [one.tensor for one in found.outlying if one.tensor.startswith("share")] == []
+
+
 def test_ordinary_values_are_not_told(tmp_path: Path) -> None:
     found = calibrated(tmp_path, small("LeakyRelu").proto(), lone(3.0))
     assert found.outlying == ()
