@@ -16,9 +16,11 @@ from jptq.calibration.statistics import Statistics
 from jptq.ir import from_bytes, to_proto
 from jptq.ops.intervals import Interval
 from jptq.quant.export import to_qdq
+from jptq.tuning import Evaluator
 from jptq.tuning.journal import Journal
+from jptq.tuning.prepare import prepare
 from jptq.tuning.recalibrating import prepared_float
-from tests.calibration.masks import LOWEST, attention, calibrated, error, samples, threshold
+from tests.calibration.masks import LOWEST, MAX, attention, calibrated, error, samples, threshold
 from tests.graphs import Graph
 from tests.oracles import relative_error, run_onnx
 
@@ -46,6 +48,26 @@ def test_an_infinite_mask_costs_no_steps(tmp_path: Path, kind: str) -> None:
     found = calibrated(tmp_path, proto, feeds)
     assert error(found, proto, feeds) < SANE
     assert all(np.isfinite(t).all() for t in found.thresholds.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("reach", "int8", "int16"), [(False, 0.22, 0.22), (True, 0.96, 1.0)])
+def test_a_trained_encoder_keeps_its_accuracy(reach: bool, int8: float, int16: float) -> None:
+    """Its mask is -3.4e38, computed from an input."""
+    folder = Path("tools/zoo/networks/encoder")
+    found = prepare(
+        folder / "model.onnx",
+        folder / "calibration_data",
+        march="nash-e",
+        quant_config=MAX,
+        reach=reach,
+    )
+    score = Evaluator.load(f"{folder / 'evaluate.py'}")
+    forward = found.runner.forward
+    whole = score(forward(None))["accuracy"]
+    for qtype, expected in (("int8", int8), ("int16", int16)):
+        share = score(forward(found.table(found.all(qtype))))["accuracy"] / whole
+        np.testing.assert_allclose(share, expected, atol=0.02)
 
 
 @pytest.mark.parametrize("value", [-100, -65504])
