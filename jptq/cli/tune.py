@@ -1,10 +1,10 @@
 """Find the cheapest mixed precision that keeps your score, and verify it.
 
-Fits weights and biases as far as that helps (jptq fit), which costs no latency; ranks every
-quantizer, proposes configurations, runs them, and lowers again what the goal does not need. Writes
-quant_config.json, the network that it is for (prepared_float_model.onnx) and calibrated_model.onnx
-for the vendor's tools, qdq_model.onnx for any ONNX runtime, and report.md with the measured front,
-to --out (default: tuned_<model>).
+Where all-INT8 misses the goal, fits weights and biases as far as that helps (jptq fit), which costs
+no latency; ranks every quantizer, proposes configurations, runs them, and lowers again what the
+goal does not need. Writes quant_config.json, the network that it is for
+(prepared_float_model.onnx) and calibrated_model.onnx for the vendor's tools, qdq_model.onnx for any
+ONNX runtime, and report.md with the measured front, to --out (default: tuned_<model>).
 
 Exit codes: 0 goal met; 3 not met; 4 budget below the least latency; 5 --time_limit reached. The
 best result is written in each case.

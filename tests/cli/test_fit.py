@@ -157,7 +157,7 @@ def test_a_second_run_fits_nothing_anew_and_gives_the_same_bytes(
 
 def test_tune_fits_first_and_reports_it(jptq: Jptq, files: Files, given: list[str]) -> None:
     for mode in ("auto", "off"):
-        ended = jptq("tune", *given, "--min_cosine=0.9", f"--fit={mode}", f"--out={mode}")
+        ended = jptq("tune", *given, "--min_cosine=0.9999", f"--fit={mode}", f"--out={mode}")
         assert ended.code == 0, ended.err
         report = Path(f"{mode}/report.md").read_text()
         assert ("## What was fitted" in report) == (mode == "auto")
@@ -173,6 +173,15 @@ def test_tune_fits_first_and_reports_it(jptq: Jptq, files: Files, given: list[st
         for mode in ("auto", "off")
     ]
     assert int8[0]["l2"]["mean"] < int8[1]["l2"]["mean"]
+
+
+def test_nothing_is_fitted_where_int8_is_enough(jptq: Jptq, given: list[str]) -> None:
+    ended = jptq("tune", *given, "--min_cosine=0.9", "--out=tuned")
+    assert ended.code == 0, ended.err
+    assert json.loads(Path("tuned/result.json").read_text())["fit"] is None
+    prepared, floating = (ir.load(Path("tuned") / name) for name in (PREPARED_FILE, FLOAT_FILE))
+    for name, value in prepared.initializers.items():
+        np.testing.assert_array_equal(value, floating.initializers[name])
 
 
 def test_what_was_written_calibrates_to_the_same_network(
