@@ -85,7 +85,7 @@ def _fitted(
     except NonFiniteScoreError as error:
         worse, text = True, f"{error.what}."
     else:
-        worse = judge.gains(finest, found) or (judge.meets(finest) and not judge.meets(found))
+        worse = not judge.meets(found) and (judge.meets(finest) or judge.gains(finest, found))
         text = (
             f"all-INT8 gives {told(after)} with them and {told(before)} without, all-INT16 "
             f"{told(found)} and {told(finest)} (measured)."

@@ -128,3 +128,30 @@ def test_a_fit_that_the_score_is_against_is_not_used(prepared: Prepared) -> None
         "the score that the goal bounds is better without",
     )
     assert report.notes[0].startswith("Fitted weights and biases are not used: all-INT8 gives")
+
+
+def test_a_fit_is_not_taken_back_for_a_score_above_the_goal(prepared: Prepared) -> None:
+    given = prepared.fitted
+    assert given is not None
+    whole = given()
+    name = prepared.floating.outputs[0].name
+    feeds = {"x": correlated(8, seed=9)[:, 0]}
+    floats = prepared.runner.forward(None)(feeds)[name]
+    finest = [
+        one.runner.forward(one.table(one.all("int16")))(feeds)[name] for one in (prepared, whole)
+    ]
+
+    def told(forward: Any) -> float:
+        found = forward(feeds)[name]
+        if any(np.array_equal(found, one) for one in (floats, finest[0])):
+            return 1.0
+        return 0.995 if np.array_equal(found, finest[1]) else 0.9
+
+    report, of = tune_network(
+        prepared,
+        Options(min_score=0.99, search="walk"),
+        lambda config: prepared,
+        evaluator=Evaluator.of(told),
+    )
+    assert of.digest == whole.digest
+    assert report.int16.quality == 0.995
