@@ -4,8 +4,8 @@ Rounds each weight so that what its layer gives out changes least on the samples
 take up mean errors; keeps what helps on samples that were held out, layer by layer and for the
 network. Neither types nor latency change. Writes prepared_float_model.onnx, the network with what
 was kept, which the vendor's tool calibrates to the same integers; calibrated_model.onnx; the float
-network (optimized_float_model.onnx); and fit.json, to --out (default: fitted_<model>). jptq calibrate does
-the same as its first step, jptq tune where all-INT8 misses the goal.
+network (optimized_float_model.onnx); and fit.json, to --out (default: fitted_<model>). jptq
+calibrate does the same as its first step, and jptq tune where all-INT8 misses the goal.
 
 Exit codes: 0 done, whatever was kept; 3 prepared_float_model.onnx, calibrated again, does not give
 the same integers, scales and biases.
