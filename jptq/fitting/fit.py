@@ -75,6 +75,7 @@ def fit(
         raise UnknownNameError("way to fit", mode, MODES)
     if mode == "off":
         return Fitted.nothing(Fit(mode=mode))
+    progress(0, len(samples))
     layers = layers_of(runner, assignment)
     if len(samples) < _SETS:
         reason = "a single sample cannot be fitted to and held out"
