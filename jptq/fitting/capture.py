@@ -149,8 +149,10 @@ def capture(
             x = features[key(reader.rows.tensor, reader.rows.axis)]
             for number in np.unique(member[start : start + count]):
                 inside = np.flatnonzero(member[start : start + count] == number)
-                for part in _summed(observed.runner, reader, x, start, inside, len(order)):
-                    moments[number].add(i, *part)
+                # Sums that are no numbers are looked for when all are there.
+                with np.errstate(over="ignore", invalid="ignore"):
+                    for part in _summed(observed.runner, reader, x, start, inside, len(order)):
+                        moments[number].add(i, *part)
         start += count
         progress(count)
     return found

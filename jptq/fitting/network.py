@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jptq.engine import Packed
 from jptq.fitting.observed import Observed
 from jptq.quant.assign import Table
 
@@ -27,6 +28,11 @@ def network_error(
       NaN if no output varies.
     """
     packed = observed.runner.pack(table, changed)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is no number is no improvement
+        return _mean_error(observed, packed, numbers)
+
+
+def _mean_error(observed: Observed, packed: Packed, numbers: Sequence[int]) -> float:
     lost = dict.fromkeys(observed.scores, 0.0)
     sums = {name: np.zeros(3) for name in observed.scores}
     for feeds, count in observed.batches(numbers):

@@ -71,11 +71,15 @@ class Observed:
                 },
             )
 
-        self._compiled = runner.compilations.jit("fit", jax.vmap(observe, in_axes=(None, None, 0)))
+        # Without inputs there is nothing to count samples by: all of them are the same.
+        size = None if program.inputs else 1
+        self._compiled = runner.compilations.jit(
+            "fit", jax.vmap(observe, in_axes=(None, None, 0), axis_size=size)
+        )
         sample = memory.OBSERVED * memory.size(program, names) + memory.forward(program)
         room = runner.batching.room(weight_bytes(runner)) - reserved
         most = max(1, min(runner.batching.samples, math.floor(room / max(sample, 1.0))))
-        self.batch = even(len(samples), most)
+        self.batch = size or even(len(samples), most)
         off = table(plan, {}, {one.name: FLOAT32.name for one in plan.calibrations})
         self.floating = runner.pack(off, runner.floats)
 

@@ -233,6 +233,22 @@ def test_an_output_that_is_always_the_same_is_left_alone() -> None:
     assert "same for all held-out rows" in same.reason
 
 
+def test_inputs_whose_products_are_no_numbers_are_left_alone() -> None:
+    g = Graph(seed=3)
+    x = g.input("x", (1, 3, 6, 6))
+    loud = g.conv(g.add("Mul", x, g.constant(1e25)), 3, 4, 1, name="loud")
+    quiet = g.add("Mul", loud, g.constant(1e-25))
+    masked = g.add("Where", g.add("Less", quiet, g.constant(0.0)), g.constant(-np.inf), quiet)
+    g.output(g.conv(quiet, 4, 4, 1, name="normal"), g.conv(masked, 4, 2, 1, name="masked"))
+    given = images(6, (1, 3, 6, 6))
+    found = _fit(placed(g, given), given)
+    by_node = {one.nodes[0]: one for one in found.report.layers}
+    for name in ("loud", "masked"):
+        assert by_node[name].kept == PLAIN
+        assert "range of float32" in by_node[name].reason
+    assert by_node["normal"].fitted < by_node["normal"].plain
+
+
 def test_few_rows_overfit_and_are_not_kept() -> None:
     """Behind global pooling a sample is one row: 6 rows say little of 200 inputs."""
     g = Graph(seed=4)
