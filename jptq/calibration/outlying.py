@@ -53,7 +53,9 @@ def told(
             continue
         threshold = float(np.abs(found.thresholds[one.name]).max())
         limit = _limit(one, model, seen)
-        if limit is not None and threshold <= limit.after * (1 + _EXACT) < limit.before:
+        stops = limit is not None and threshold <= limit.after * (1 + _EXACT) < limit.before
+        # A range stops at either end, also where the other one is larger.
+        if limit is not None and (stops or (one.name in found.asymmetric and limit.cuts)):
             limited[one.name] = limit
         elif one.name in usual_of:
             usual = usual_of[one.name]

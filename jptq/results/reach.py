@@ -37,6 +37,11 @@ class Limit:
         return max(abs(self.least), abs(self.largest))
 
     @property
+    def cuts(self) -> bool:
+        """Tell whether there are values beyond either end."""
+        return self.least < self.low or self.largest > self.high
+
+    @property
     def after(self) -> float:
         """Return the largest absolute value that is told apart."""
         return max(abs(max(self.least, self.low)), abs(min(self.largest, self.high)))

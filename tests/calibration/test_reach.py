@@ -242,6 +242,25 @@ def test_activations_stop_thresholds_where_they_saturate(
     np.testing.assert_allclose(threshold(found, "x"), expected, rtol=2e-3)
 
 
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_a_range_that_stops_at_its_smaller_end_is_told_too(
+    tmp_path: Path, asymmetric: bool
+) -> None:
+    """HardSwish is 0 below -3: only a range has an end there."""
+    feeds = lone(9.0)
+    for one in feeds:
+        one["x"][0, 1, 1, 1] = -6.0
+    config = {"model_config": {"activation": {"calibration_type": "max", "asymmetric": asymmetric}}}
+    graph = small("HardSwish")
+    found = calibrated(tmp_path, graph.proto(), feeds, quant_config=config)
+    (quantizer,) = (one.name for one in found.plan.calibrations if one.tensor == "x")
+    low, high = -9.0, 9.0
+    if asymmetric:
+        low, high = found.thresholds[quantizer].tolist()
+    assert (round(low, 2), high) == ((-3.0, 9.0) if asymmetric else (-9.0, 9.0))
+    assert [one.calibration for one in found.limits] == ([quantizer] if asymmetric else [])
+
+
 def test_a_second_reader_that_tells_all_apart_keeps_the_range(tmp_path: Path) -> None:
     found = calibrated(tmp_path, small("Sigmoid", readers=2).proto(), lone(300.0))
     assert threshold(found, "x") == 300.0
