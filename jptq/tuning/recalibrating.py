@@ -27,7 +27,7 @@ from jptq.quant.attributes import attributes_of
 from jptq.quant.calibrated import plan_of, thresholds_of, with_thresholds
 from jptq.quant.compensate import compensate, compensations
 from jptq.quant.originals import constant_digest
-from jptq.quant.placement import place
+from jptq.quant.placement import place, tied_thresholds
 from jptq.quant.plan import WEIGHT
 from jptq.results.recalibration import Moved, Recalibration
 from jptq.tuning.calibrating import thresholds
@@ -109,7 +109,7 @@ def recalibrated(
             for one in prepared.plan.calibrations
             if not one.constant and one.name in anew
         }
-        apart, limited = _moved(features, prepared), {one.calibration for one in prepared.limits}
+        apart, limited = _moved(features, prepared), _limited(prepared)
         found = dataclasses.replace(
             found,
             method=own.method,
@@ -257,6 +257,13 @@ def _off_grid(prepared: Prepared, name: str) -> int:
     off = np.abs(weight / scale - on_grid(weight, grid, axis)) > _ROUNDING
     others = tuple(i for i in range(weight.ndim) if i != one.axis)
     return int(np.sum(off & (np.abs(weight) < np.abs(weight).max(axis=others, keepdims=True))))
+
+
+def _limited(prepared: Prepared) -> set[str]:
+    """Return the quantizers that stop early, and those that hold one threshold with them."""
+    found = {one.calibration for one in prepared.limits}
+    ties = tied_thresholds(prepared.calibrated)
+    return found.union(*(group for group in ties if found.intersection(group)))
 
 
 def _moved(own: Mapping[str, np.ndarray], prepared: Prepared) -> tuple[Moved, ...]:

@@ -267,6 +267,23 @@ def test_thresholds_that_no_plain_calibration_finds_are_told_from_the_others(
         assert "stop where no reader tells larger values apart" in found.sentence
 
 
+def test_a_threshold_that_is_tied_to_one_that_stops_stops_with_it(tmp_path: Path) -> None:
+    g = Graph(seed=1)
+    x = g.input("x", (1, 3, 8, 8))
+    wide = g.conv(x, 3, 4, name="wide")
+    narrow = g.add("Conv", x, g.random(4, 3, 1, 1, scale=1e-3), name="narrow")
+    y = g.add("Concat", wide, narrow, axis=1, name="join")
+    g.output(g.add("Sigmoid", g.conv(g.add("Sigmoid", y), 8, 4, name="head")))
+    rng = np.random.default_rng(0)
+    feeds = [{"x": (90 * rng.standard_normal((1, 3, 8, 8))).astype(np.float32)} for _ in range(3)]
+    made = masks.calibrated(tmp_path / "net", g.proto(), feeds)
+    limits = {one.calibration for one in made.limits}
+    found = proof(made, tmp_path)
+    assert found.moved == ()
+    assert {one.name for one in found.stopped} - limits == {"narrow:0_HzCalibration"}
+    assert "wide:0_HzCalibration" in limits
+
+
 def test_searched_features_are_not_compared_and_that_is_said(source: Path, tmp_path: Path) -> None:
     mixed = prepared(source, {"activation": {"calibration_type": "mix"}})
     found = proof(mixed, tmp_path)
