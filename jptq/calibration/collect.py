@@ -12,7 +12,7 @@ from jax import Array
 
 from jptq.calibration import levels, spread, statistics
 from jptq.calibration.method import Method
-from jptq.calibration.reach import Reached, Rows, Scope, shortened
+from jptq.calibration.reach import Reached, Rows, Scope, shortened, smaller_factors
 from jptq.calibration.statistics import Statistics
 from jptq.data import SampleSet, batches
 from jptq.numerics.affine import refuse_nan
@@ -186,12 +186,15 @@ class _Around:
         if self._scope is None:
             return {}, {}
         seen = {n: known for n, known in self._ranges.items() if known.low <= known.high}
-        reached = self._scope.limits({**seen, **features}, self._rows)
-        exact = self._scope.limits({**seen, **features}, self._rows, tolerance=SINGLE)
-        constants = shortened(self._scope.model.initializers, exact)
+        ranges, scope = {**seen, **features}, self._scope
+        exact = scope.limits(ranges, self._rows, tolerance=SINGLE)
+        constants = shortened(scope.model.initializers, exact)
+        factors = smaller_factors(scope, ranges, exact)
+        # What a factor multiplies is told apart further out behind a smaller one.
+        reached = scope.with_constants(factors).limits(ranges, self._rows)
         for name in constants:
             reached[name] = exact[name]
-        return reached, constants
+        return reached, {**factors, **constants}
 
     def cut(
         self, one: Calibration, known: Statistics, reached: Mapping[str, Reached]

@@ -23,7 +23,7 @@ import numpy as np
 from jptq.calibration import levels
 from jptq.ir.model import Model, Node
 from jptq.ops.intervals import ALL, HALF_STEP, Asked, Interval, Reach, Seen
-from jptq.ops.reach import LARGEST
+from jptq.ops.reach import LARGEST, MULTIPLIES
 from jptq.quant.structure import Structure, structure_of
 
 
@@ -116,6 +116,11 @@ class Scope:
                     found[name] = None
         found |= dict.fromkeys(rows.tensor for rows in self.rows)
         return tuple(found)
+
+    def with_constants(self, constants: Mapping[str, np.ndarray]) -> Scope:
+        """Return the network with other values in some constants."""
+        held = {**self.model.initializers, **constants}
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, initializers=held))
 
     def plain(self, tensor: str) -> str:
         """Return the tensor in front of a quantizer: in float it is the same."""
@@ -325,6 +330,44 @@ def shortened(
         if np.abs(value).max(initial=0) > _FAR * np.abs(cut).max(initial=0) > 0:
             found[name] = cut
     return found
+
+
+def smaller_factors(
+    scope: Scope, ranges: Mapping[str, Range], reached: Mapping[str, Reached]
+) -> dict[str, np.ndarray]:
+    """Return single factors that make a mask of what they are multiplied by, as small as will do.
+
+    ``(1 - keep) * -3.4e38`` with ``keep`` 0 or 1 is as good as ``(1 - keep) * -30`` if nobody tells
+    values below -30 apart. Whether what is masked holds no values between is for the samples to
+    show: it is not known here.
+
+    Args:
+      scope: The network.
+      ranges: By tensor.
+      reached: What is told apart within the precision of float32 (`SINGLE`), by tensor.
+    """
+    found = {}
+    for node in scope.model.operators():
+        known = reached.get(node.outputs[0])
+        if known is None or known.masked or scope.structure.traits(node).reach is not MULTIPLIES:
+            continue
+        for name, other in (node.inputs, node.inputs[::-1]):
+            factor, seen = scope.model.initializers.get(name), ranges.get(scope.plain(other))
+            if seen is None or factor is None or factor.size != 1 or factor.dtype != np.float32:
+                continue
+            readers = scope.model.consumers.get(name, ())
+            if len(readers) == 1 and (value := _smaller(float(factor.item()), seen, known)):
+                found[name] = np.full_like(factor, value)
+    return found
+
+
+def _smaller(factor: float, seen: Range, known: Reached) -> float:
+    """Return a factor that takes the values seen as far as they are told apart; 0 for none."""
+    for end, largest in ((known.interval.low, min), (known.interval.high, max)):
+        far = largest((seen.low, seen.high), key=lambda value: factor * value)
+        if math.isfinite(end) and end * far * factor > 0 and far * factor / end > _FAR:
+            return end / far
+    return 0.0
 
 
 _FAR = 2.0

@@ -18,7 +18,7 @@ from jptq.engine.guard import guarded, refuse_channels, refuse_giants
 from jptq.engine.layouts import Perm
 from jptq.engine.nesting import Flat, Nest, Tree
 from jptq.engine.operators import choose, cost_of, find_op, refuse_text, refuse_unsupported
-from jptq.engine.program import Operand, Program, Step, WeightSlot
+from jptq.engine.program import Operand, Program, Step, WeightSlot, may_be_mask
 from jptq.errors import ModelError, ShapeError, StaticInputError
 from jptq.ir.model import Model, Node
 from jptq.ops.registry import Op
@@ -326,13 +326,14 @@ class _Lowering:
         """Return whether an operand is known and no weight: weights are data of the program.
 
         A number that all elements share is none (compilers simplify a power of 2), but for the
-        bias or the kernel of one channel.
+        bias or the kernel of one channel, and for what may be a mask: it may be written shorter.
         """
         value = self.known.get(name)
         if value is None:
             return False
         parameter = index in entry.traits.weights or index in entry.traits.exact
         single = value.size == 0 or (value.size == 1 and not (parameter and value.ndim))
+        single = single and not may_be_mask(value)
         return single or value.dtype.kind != "f" or name in self.bound
 
     def _static_value(self, node: Node, entry: Op, index: int) -> np.ndarray:

@@ -58,6 +58,15 @@ def beyond(value: np.ndarray) -> np.ndarray:
     return value[(value < limits.min) | (value > limits.max)]
 
 
+_MASK = 1000.0
+"""Magnitude from which a number may stand for "never"."""
+
+
+def may_be_mask(value: np.ndarray) -> bool:
+    """Tell whether a constant is one float that may stand for "never"."""
+    return value.dtype == np.float32 and value.size == 1 and bool(np.abs(value).item() >= _MASK)
+
+
 def narrowed(value: np.ndarray) -> np.ndarray:
     """Return a constant in the widest type that JAX has at the moment.
 

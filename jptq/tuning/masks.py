@@ -29,25 +29,24 @@ def proven(
       constants: Initializers that may have other values.
 
     Returns:
-      `constants`, without those that are part of a program; nothing where an output differs.
+      `constants`, without those that are part of a program and those that change an output.
     """
     found = {n: v for n, v in constants.items() if n in runner.replaceable}
-    if not found:
-        return {}
+    if not found or _proven(runner, samples, found):
+        return found
+    return {n: v for n, v in found.items() if len(found) > 1 and _proven(runner, samples, {n: v})}
+
+
+def _proven(runner: Runner, samples: SampleSet, found: Mapping[str, np.ndarray]) -> bool:
     other = runner.pack(None, changed=found)
     for feeds, count in runner.batches(samples):
         before = jax.device_get(runner.run(runner.float_weights, feeds))
         after = jax.device_get(runner.run(other, feeds))
         for name, values in before.items():
             if not _same(np.asarray(values)[:count], np.asarray(after[name])[:count]):
-                _logger.warning(
-                    "output %r changes if masks stop where no reader tells values apart: they "
-                    "stay as they are (%s)",
-                    name,
-                    ", ".join(found),
-                )
-                return {}
-    return found
+                _logger.info("output %r needs the mask %s as it is", name, ", ".join(found))
+                return False
+    return True
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:

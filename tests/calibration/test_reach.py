@@ -154,6 +154,29 @@ def test_a_shorter_mask_in_a_constant_computes_the_same_float_network(tmp_path: 
         assert relative_error(shipped, want) < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"), [("computed", LOWEST), ("where", -1e4), ("causal where", -np.inf)]
+)
+def test_what_ships_is_calibrated_well_without_limits(
+    tmp_path: Path, kind: str, value: float
+) -> None:
+    """The factor that makes the mask, or the branch of Where, is written shorter."""
+    proto, feeds = attention(kind, value).proto(), samples(kind, value)
+    ships = to_proto(prepared_float(calibrated(tmp_path / "ours", proto, feeds)))
+    for sample in feeds:
+        (want,), (got,) = (run_onnx(one, sample).values() for one in (proto, ships))
+        assert relative_error(got, want) < 1e-6
+    plain = calibrated(tmp_path / "theirs", ships, feeds, reach=False)
+    assert error(plain, proto, feeds) < 0.08
+
+
+def test_a_factor_stays_where_what_it_masks_has_values_between(tmp_path: Path) -> None:
+    feeds = [dict(feed) for feed in samples("computed", -1e4)]
+    feeds[-1]["keep"] = np.maximum(feeds[-1]["keep"], np.float32(0.75))
+    found = calibrated(tmp_path, attention("computed", -1e4).proto(), feeds)
+    assert dict(found.floats) == {}
+
+
 def test_a_constant_that_fills_whole_rows_stays(tmp_path: Path) -> None:
     """In these rows it is all that there is: shortened, a softmax would see the scores again."""
     proto = attention("constant", LOWEST, full=True).proto()
