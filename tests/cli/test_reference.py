@@ -96,7 +96,10 @@ def test_export_without_the_float_network_writes_the_rest_and_says_so(
     assert ended.code == 0, ended.err
     assert {path.name for path in Path("exported").iterdir()} == {"qdq_model.onnx"}
     assert f"{FLOAT_FILE} is not written" in ended.out
-    assert max(map(len, ended.out.splitlines())) <= 100
+    # A path is not broken, however long it is.
+    assert all(
+        len(line) <= 100 or line.startswith(str(alone.parent)) for line in ended.out.splitlines()
+    )
     ended = jptq("export", f"--model={fitted / CALIBRATED}", "--out=exported")
     assert ended.code == 0, ended.err
     written, given = (ir.load(folder / FLOAT_FILE) for folder in (Path("exported"), fitted))

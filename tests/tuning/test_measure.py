@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -128,13 +129,22 @@ def test_what_the_journal_knows_is_counted_and_only_float_is_scored_again(
     assert later.evaluator_calls == first.evaluator_calls == 3  # float twice, and INT8
 
 
+def test_what_is_known_of_a_network_is_known_of_it_with_other_remarks(prepared: Prepared) -> None:
+    scored = evaluator()
+    measurer = Measurer(prepared, scored, Journal(None))
+    want = measurer("int8", prepared.all("int8"))
+    other = measurer.on(dataclasses.replace(prepared, remarks=("it is the same",)))
+    assert other("int8", prepared.all("int8")) == want
+    assert scored.calls == 3  # the float network is scored twice
+
+
 def test_another_form_of_the_network_is_scored_against_the_same_float_model(
     prepared: Prepared,
 ) -> None:
     scored = evaluator()
     measurer = Measurer(prepared, scored, Journal(None))
     want = measurer("int8", prepared.all("int8"))
-    other = measurer.on(prepared)
+    other = measurer.on(dataclasses.replace(prepared, digest="of another form"))
     assert other("int8", prepared.all("int8")) == want
     assert scored.calls == other.evaluator_calls == measurer.evaluator_calls == 4
 
