@@ -267,7 +267,7 @@ VOCABULARY: dict[str, Flag] = {
     "time_limit": Flag(
         help="Comparing calibration methods, ranking and search end after so many seconds; the "
         "best result so far is written. The least that a result needs (one calibration, all-INT8, "
-        "all-INT16), and a compilation that has begun, are finished.",
+        "all-INT16), and a compilation or a fit that has begun, are finished.",
         kind="number",
         shown="SECONDS",
         least=0,

@@ -9,6 +9,7 @@ from jptq.numerics.qtypes import INT8, INT16
 from jptq.quant.config import Config
 from jptq.results import Evaluation, MethodTrial
 from jptq.tuning.compensating import Again
+from jptq.tuning.deadline import passed
 from jptq.tuning.goal import Judge, told
 from jptq.tuning.measure import Measurer
 from jptq.tuning.methods import Settled, settled
@@ -47,12 +48,14 @@ def begin(
       judge: Knows the goal.
       options: How to tune.
       again: Prepares the network by another configuration.
-      deadline: `time.monotonic` value after which no further calibration method is tried.
+      deadline: `time.monotonic` value after which nothing is fitted and no further calibration
+        method is tried.
       progress: Called as work goes on.
     """
     started, note = measurer.prepared, ""
     before = measurer("all-INT8", started.all(INT8.name))
-    if started.fitted is not None and not (judge.goal.has_quality and judge.meets(before)):
+    enough = judge.goal.has_quality and judge.meets(before)
+    if started.fitted is not None and not enough and not passed(deadline):
         fitted = options.allowed(started.fitted())
         started, note = _fitted(measurer, judge, fitted, before)
         measurer = measurer.on(started)
@@ -60,6 +63,8 @@ def begin(
     prepared = _going_on(chosen)
     if note:
         prepared = dataclasses.replace(prepared, remarks=(note, *prepared.remarks))
+    if prepared.fit is None:  # by another method: a fit that was refused is told all the same
+        prepared = dataclasses.replace(prepared, fit=started.fit)
     return Beginning(
         measurer=chosen.measurer.on(prepared),
         again=_fitting(again) if started.fit is not None and started.fit.kept else again,

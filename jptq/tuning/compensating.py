@@ -88,6 +88,7 @@ def compensated(
             measurer.check_time()
             progress(f"build with ec on {len(chosen)} operands", 0, 0)
             other = options.allowed(again(prepared.config.compensating(chosen)))
+            other = dataclasses.replace(other, remarks=prepared.remarks)
             inside = measurer.on(other)
             if judge.meets(inside("all-INT16 with ec", other.all(INT16.name))):
                 before = dataclasses.replace(corners(measurer), dual=dual)

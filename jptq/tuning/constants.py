@@ -139,6 +139,7 @@ class Constants:
             network,
             self.target.digest,
             repr(config.weight),
+            str(runner.batching.memory),  # layers beyond it are left out
             json.dumps({name: types[name] for name in weights}, sort_keys=True),
         )
         if self._fitted is None:

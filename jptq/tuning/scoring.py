@@ -171,8 +171,8 @@ class SeveralSamples:
             for config in (self._config, raised)
         )
         asked = {**asked, **found.types}
-        lost = [self._lost(table(plan, thresholds, types)) for types in (asked, finest)]
-        return lost[0], lost[1]
+        lost = self._lost(table(plan, thresholds, asked))
+        return lost, lost if asked == finest else self._lost(table(plan, thresholds, finest))
 
     def _lost(self, wanted: Table) -> np.ndarray:
         packed = self._runner.pack(wanted)

@@ -18,7 +18,7 @@ from jptq.ir import Model
 from jptq.results import PREPARED_FILE
 from jptq.tuning.reference import FLOAT_FILE
 from tests.cli.conftest import Ended, Files
-from tests.tuning.test_correction import network
+from tests.tuning.convolutions import network
 
 Jptq = Callable[..., Ended]
 

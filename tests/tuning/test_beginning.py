@@ -8,7 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
-from jptq.tuning import Evaluator, Options, Prepared, prepare
+from jptq.results import Goal
+from jptq.tuning import Evaluator, Journal, Measurer, Options, Prepared, prepare
+from jptq.tuning.beginning import begin
+from jptq.tuning.goal import Judge
 from jptq.tuning.loop import tune_network
 from tests.graphs import Graph
 
@@ -155,3 +158,11 @@ def test_a_fit_is_not_taken_back_for_a_score_above_the_goal(prepared: Prepared) 
     )
     assert of.digest == whole.digest
     assert report.int16.quality == 0.995
+
+
+def test_nothing_is_fitted_once_time_is_up(prepared: Prepared) -> None:
+    measurer = Measurer(prepared, score(prepared), Journal(None))
+    judge = Judge(Goal(min_score=0.9999))
+    begun = begin(measurer, judge, Options(), lambda config: prepared, deadline=0.0)
+    assert begun.measurer.prepared.fit is None
+    assert begun.measurer.prepared.digest == prepared.digest

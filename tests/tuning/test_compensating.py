@@ -57,6 +57,13 @@ def report(folder: Path) -> Report:
     return tuned(coarse_resize(), folder)
 
 
+def test_what_came_before_the_second_operators_is_told_too(report: Report) -> None:
+    assert "ec" in {node.candidate for node in report.raised}
+    assert report.notes[0].startswith(
+        "Weights and biases are fitted to the samples: all-INT8 gives"
+    )
+
+
 @pytest.mark.seed("A3", "D4")
 def test_ec_meets_the_goal_that_neither_all_int16_nor_dual_int16_meets(report: Report) -> None:
     missed = {step.name: step.quality for step in report.steps[:3]}

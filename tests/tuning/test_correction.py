@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,44 +18,15 @@ from jptq.quant.calibrated import assignment_of, thresholds_of, with_assignment
 from jptq.quant.emit import quant_config
 from jptq.quant.export import to_qdq
 from jptq.tuning import Journal, Measurer, Prepared, prepare
-from tests.graphs import Graph
 from tests.oracles import run_onnx
+from tests.tuning.convolutions import ACTIVATION, network, prepared, saved
 
 pytestmark = pytest.mark.slow
-
-ACTIVATION = {"calibration_type": "max"}
-
-
-def network() -> Graph:
-    """Return convolutions with and without a bias, two of which share one."""
-    g = Graph(seed=5)
-    x = g.input("x", (1, 3, 8, 8))
-    y = g.add("Relu", g.conv(x, 3, 6, name="stem"), name="stem_relu")
-    kernel = g.random(6, 6, 3, 3)
-    y = g.add("Conv", y, kernel, pads=[1, 1, 1, 1], name="bare")
-    shared = g.random(6, name="shared")
-    for name in ("first", "second"):
-        y = g.add("Conv", g.add("Relu", y), g.random(6, 6, 1, 1), shared, name=name)
-    g.output(g.add("ConvTranspose", y, g.random(6, 4, 2, 2), strides=[2, 2], name="up"))
-    return g
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("biases")
-    onnx.save(network().proto(), folder / "model.onnx")
-    (folder / "data").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(4):
-        np.save(folder / "data" / f"{i}.npy", rng.random((1, 3, 8, 8)).astype(np.float32))
-    return folder
-
-
-def prepared(folder: Path, settings: Mapping[str, Any], **options: Any) -> Prepared:
-    config = {"model_config": {"activation": ACTIVATION, **settings}}
-    return prepare(
-        folder / "model.onnx", folder / "data", march="nash-e", quant_config=config, **options
-    )
+    return saved(tmp_path_factory.mktemp("biases"))
 
 
 def error(found: Prepared) -> float:

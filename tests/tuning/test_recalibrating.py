@@ -24,8 +24,8 @@ from jptq.tuning.recalibrating import prepared_float, recalibrated
 from tests.calibration import masks
 from tests.graphs import Graph
 from tests.oracles import run_onnx
+from tests.tuning.convolutions import prepared, saved
 from tests.tuning.refitted import moved, refitted
-from tests.tuning.test_correction import network, prepared
 
 pytestmark = pytest.mark.slow
 
@@ -53,13 +53,7 @@ def proof(found: Prepared, folder: Path, **options: Any) -> Recalibration:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source")
-    onnx.save(network().proto(), folder / "model.onnx")
-    (folder / "data").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(4):
-        np.save(folder / "data" / f"{i}.npy", rng.random((1, 3, 8, 8)).astype(np.float32))
-    return folder
+    return saved(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from jptq.tuning import Journal, Measurer, Prepared
 from jptq.tuning.ranges import kept_inside
 from jptq.tuning.reference import FLOAT_FILE
 from tests.oracles import run_onnx
+from tests.tuning.convolutions import network, prepared, saved
 from tests.tuning.refitted import moved, refitted
-from tests.tuning.test_correction import network, prepared
 
 pytestmark = pytest.mark.slow
 
@@ -33,13 +33,7 @@ CALIBRATED = "calibrated_model.onnx"
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source")
-    onnx.save(network().proto(), folder / "model.onnx")
-    (folder / "data").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(4):
-        np.save(folder / "data" / f"{i}.npy", rng.random((1, 3, 8, 8)).astype(np.float32))
-    return folder
+    return saved(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
 from jptq import ir
@@ -18,7 +17,7 @@ from jptq.quant.export import without_quantizers
 from jptq.quant.originals import ORIGINALS
 from jptq.tuning import Journal, Measurer, Prepared
 from tests.oracles import run_onnx
-from tests.tuning.test_correction import network, prepared
+from tests.tuning.convolutions import network, prepared, saved
 
 pytestmark = pytest.mark.slow
 
@@ -27,13 +26,7 @@ SETTINGS = {"weight": {"bias_correction": {"num_sample": 4, "metric": "mse"}}}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reopened")
-    onnx.save(network().proto(), folder / "model.onnx")
-    (folder / "data").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(4):
-        np.save(folder / "data" / f"{i}.npy", rng.random((1, 3, 8, 8)).astype(np.float32))
-    return folder
+    return saved(tmp_path_factory.mktemp("reopened"))
 
 
 @pytest.fixture(scope="module")
