@@ -18,7 +18,7 @@ def use(report: Report) -> list[str]:
     file = PREPARED_FILE if changed else f"{report.model}.onnx"
     told = (
         f"`{PREPARED_FILE}` beside it is the network to build: the one that was given with "
-        f"{again.changed} of its constants changed, so that the figures here are those of a plain "
+        f"{again.changed} of its constants changed, so that weights and biases here are those of a plain "
         "calibration. The network that was given would be calibrated without what was changed. "
         if again is not None and changed
         else ""
@@ -41,8 +41,13 @@ def use(report: Report) -> list[str]:
         "```yaml\n"
         + (f"model_parameters:\n  onnx_model: {file}\n" if changed else "")
         + "calibration_parameters:\n  quant_config: quant_config.json\n```",
-        "Then evaluate the vendor's calibrated model: its score is the one that counts, and it "
-        "should match the measured one above within sampling noise."
+        "Then evaluate the vendor's calibrated model: its score is the one that counts"
+        + (
+            ", and it should match the measured one above within sampling noise."
+            if again is None or not again.stopped
+            else f". It may be lower than the measured one above: {len(again.stopped)} of the "
+            "thresholds stop here where that build goes on (below); `--reach=false` searches without that."
+        )
         + (
             " `jptq evaluate --model=THEIRS --reference=optimized_float_model.onnx` compares it "
             "with the network that was given."

@@ -220,6 +220,7 @@ def test_a_changed_network_is_the_one_to_build_and_the_moved_thresholds_are_list
     use = section(text, "Use it")
     assert 'onnx.load("prepared_float_model.onnx")' in use
     assert "12 of its constants changed" in use
+    assert "within sampling noise" in use
     assert "--reference=optimized_float_model.onnx" in use
     again = section(text, "Calibrated again")
     assert "all 12,345 integers and 48 scales of 3 weights" in again
@@ -233,7 +234,11 @@ def test_a_changed_network_is_the_one_to_build_and_the_moved_thresholds_are_list
 def test_thresholds_that_stop_early_are_told_from_those_that_moved() -> None:
     stopped = (Moved(name="scores", change=0.98),)
     again = dataclasses.replace(AGAIN, moved=(), stopped=stopped)
-    part = section(markdown.render(dataclasses.replace(make_report(), recalibration=again)), "Cal")
+    text = markdown.render(dataclasses.replace(make_report(), recalibration=again))
+    use = section(text, "Use it")
+    assert "It may be lower than the measured one above: 1 of the thresholds stop here" in use
+    assert "within sampling noise" not in use
+    part = section(text, "Cal")
     assert "1 of 40 thresholds of features stop where no reader tells larger values apart" in part
     assert cells(part)[2:] == [["`scores`", "98 %"]]
     assert Recalibration.from_json(again.to_json()) == again
