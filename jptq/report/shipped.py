@@ -18,8 +18,9 @@ def use(report: Report) -> list[str]:
     file = PREPARED_FILE if changed else f"{report.model}.onnx"
     told = (
         f"`{PREPARED_FILE}` beside it is the network to build: the one that was given with "
-        f"{again.changed} of its constants changed, so that weights and biases here are those of a plain "
-        "calibration. The network that was given would be calibrated without what was changed. "
+        f"{again.changed} of its constants changed, so that weights and biases here are those "
+        "of a plain calibration. The network that was given would be calibrated without what was "
+        "changed. "
         if again is not None and changed
         else ""
     )
@@ -46,7 +47,8 @@ def use(report: Report) -> list[str]:
             ", and it should match the measured one above within sampling noise."
             if again is None or not again.stopped
             else f". It may be lower than the measured one above: {len(again.stopped)} of the "
-            "thresholds stop here where that build goes on (below); `--reach=false` searches without that."
+            "thresholds stop here where that build goes on (below); `--reach=false` searches "
+            "without that."
         )
         + (
             " `jptq evaluate --model=THEIRS --reference=optimized_float_model.onnx` compares it "
